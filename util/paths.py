@@ -1,0 +1,111 @@
+"""Where each file lies below its root, and how a file is written so that none is ever half there."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from util.errors import InputError
+
+
+def raw_ct(root: str | Path, patient: str) -> Path:
+    """CT in HU as the user brought it."""
+    return Path(root) / patient / f"{patient}.nii.gz"
+
+
+def raw_mask(root: str | Path, patient: str) -> Path:
+    """Vertebra mask as the user brought it."""
+    return Path(root) / patient / f"{patient}_msk.nii.gz"
+
+
+def raw_centroids(root: str | Path, patient: str) -> Path:
+    """Centroid of each vertebral body."""
+    return Path(root) / patient / f"{patient}.json"
+
+
+def straightened_ct(root: str | Path, case: str) -> Path:
+    """Straightened CT of a case."""
+    return Path(root) / "CT" / f"{case}.nii.gz"
+
+
+def straightened_label(root: str | Path, case: str) -> Path:
+    """Straightened vertebral bodies of a case."""
+    return Path(root) / "label" / f"{case}.nii.gz"
+
+
+def geometry_path(root: str | Path, patient: str) -> Path:
+    """Curve and frames that carry a patient's straightened volumes back to the scanner."""
+    return Path(root) / "geometry" / f"{patient}.npz"
+
+
+def heatmap_path(root: str | Path, case: str) -> Path:
+    """Evidence of fracture, the shape of the straightened CT."""
+    return Path(root) / f"{case}.nii.gz"
+
+
+def fake_ct(root: str | Path, case: str) -> Path:
+    """Synthesized pseudo-healthy CT of a case."""
+    return Path(root) / "CT_fake" / f"{case}.nii.gz"
+
+
+def fake_label(root: str | Path, case: str) -> Path:
+    """Vertebral bodies of the synthesized CT."""
+    return Path(root) / "label_fake" / f"{case}.nii.gz"
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and return it.
+
+    Raises:
+        InputError: it cannot be created or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder to write to, found '{error.strerror}'; "
+                         f"choose another or change its permissions") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: expected a folder to write to, found a read-only one; "
+                         f"choose another or change its permissions")
+    return folder
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
+
+    The temporary name keeps every suffix of `path` (`.nii.gz`), since writers choose a format by it.
+    """
+    target = Path(path)
+    make_folder(target.parent)
+    temporary = target.parent / f".{uuid.uuid4().hex}.{target.name}"
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write indented JSON atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: expected a JSON file, found '{error.strerror}'; check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, found a syntax error ({error}); correct the file") from error
