@@ -1,0 +1,80 @@
+"""A stage: one piece of work for each of many cases, resumable, in parallel, with an honest end."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from functools import partial
+
+from util.errors import InputError
+
+
+def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str],
+              is_complete: Callable[[str], bool], *, jobs: int = 1, overwrite: bool = False) -> int:
+    """Do a piece of work for every case that is not complete, and say what became of each.
+
+    A case that fails does not stop the others. What a case has to say (`work` returns a text) is printed.
+
+    Args:
+        title: names the stage in the progress bar and the closing line.
+        work: picklable where `jobs` is above 1.
+        cases: names, each handed to `work`.
+        is_complete: tells which cases need no work.
+        jobs: processes.
+        overwrite: do complete cases too.
+
+    Returns:
+        The exit status: 0, or 1 if any case failed.
+    """
+    from tqdm import tqdm
+
+    waiting = [case for case in cases if overwrite or not is_complete(case)]
+    failures: dict[str, str] = {}
+    with tqdm(total=len(waiting), desc=title, unit="case", disable=None if waiting else True) as bar:
+        for case, message, failure in _outcomes(partial(_attempt, work), waiting, jobs):
+            bar.update()
+            if failure:
+                failures[case] = failure
+            if message:
+                bar.write(f"{case}: {message}", file=sys.stderr)
+    for case in (case for case in waiting if case in failures):
+        print(f"{title}: {case} failed: {failures[case]}", file=sys.stderr)
+    print(f"{title}: {len(waiting) - len(failures)} done, {len(cases) - len(waiting)} skipped (complete), "
+          f"{len(failures)} failed")
+    return 1 if failures else 0
+
+
+Outcome = tuple[str, str | None, str | None]  # case, what it says, why it failed
+
+
+def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
+    """Do one case, and report a failure instead of raising it."""
+    try:
+        return case, work(case), None
+    except InputError as error:
+        return case, None, str(error)
+    except Exception as error:  # a fault of the program: told with its place, and the other cases go on
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return case, None, f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}:{place.lineno})"
+
+
+def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int) -> Iterable[Outcome]:
+    """Yield the outcome of each case as it is there."""
+    if jobs == 1 or len(cases) < 2:
+        yield from map(attempt, cases)
+        return
+    with ProcessPoolExecutor(min(jobs, len(cases)), initializer=_one_thread) as pool:
+        futures: dict[Future[Outcome], str] = {pool.submit(attempt, case): case for case in cases}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except Exception as error:  # the process died, of memory most often
+                yield futures[future], None, f"the process ended ({error}); try again with fewer --jobs"
+
+
+def _one_thread() -> None:
+    """Keep the libraries of a worker to one thread: the workers share the cores."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+                     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+        os.environ[variable] = "1"
