@@ -61,7 +61,8 @@ def replace_rows_map(top: Tensor, bottom: Tensor, new_top: Tensor, height: Tenso
     return torch.where((source >= 0) & (source < rows), source, NOTHING)
 
 
-def open_gap_map(top: Tensor, bottom: Tensor, rows: int, context_above: Tensor, context_below: Tensor) -> Tensor:
+def open_gap_map(top: Tensor, bottom: Tensor, rows: int, context_above: Tensor,
+                 context_below: Tensor) -> Tensor:
     """Map output rows to source rows when a gap of 40 rows replaces [top, bottom).
 
     The gap lies in the middle of the output. Rows further from it than the visible context are blank,

@@ -85,7 +85,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = target.parent / f".{uuid.uuid4().hex}.{target.name}"
     try:
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,6 +106,8 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: expected a JSON file, found '{error.strerror}'; check the path") from error
+        raise InputError(f"{path}: expected a JSON file, found '{error.strerror}'; "
+                         f"check the path") from error
     except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found a syntax error ({error}); correct the file") from error
+        raise InputError(f"{path}: expected JSON, found a syntax error ({error}); "
+                         f"correct the file") from error

@@ -1,11 +1,13 @@
 """A stage: one piece of work for each of many cases, resumable, in parallel, with an honest end."""
 
+import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import partial
+from pathlib import Path
 
 from util.errors import InputError
 
@@ -56,7 +58,8 @@ def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
         return case, None, str(error)
     except Exception as error:  # a fault of the program: told with its place, and the other cases go on
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return case, None, f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}:{place.lineno})"
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return case, None, f"{type(error).__name__}: {error} ({where})"
 
 
 def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int) -> Iterable[Outcome]:
@@ -64,7 +67,8 @@ def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int
     if jobs == 1 or len(cases) < 2:
         yield from map(attempt, cases)
         return
-    with ProcessPoolExecutor(min(jobs, len(cases)), initializer=_one_thread) as pool:
+    spawn = multiprocessing.get_context("spawn")  # a forked copy of a threaded library can hang
+    with ProcessPoolExecutor(min(jobs, len(cases)), mp_context=spawn, initializer=_one_thread) as pool:
         futures: dict[Future[Outcome], str] = {pool.submit(attempt, case): case for case in cases}
         for future in as_completed(futures):
             try:
@@ -74,7 +78,7 @@ def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int
 
 
 def _one_thread() -> None:
-    """Keep the libraries of a worker to one thread: the workers share the cores."""
+    """Keep the libraries of a worker, not loaded yet, to one thread: the workers share the cores."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
                      "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ[variable] = "1"

@@ -11,6 +11,7 @@ see the same as -1..1. A slice is (row, column): sagittal [:, :, z], coronal [:,
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -70,7 +71,7 @@ def _read_affine(path: str | Path) -> np.ndarray:
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a NIfTI file, found none; check the path")
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
     except Exception as error:  # nibabel raises its own, OSError, EOFError and zlib's for broken files
         raise InputError(f"{path}: expected a NIfTI file, found one that cannot be read "
                          f"({_one_line(error)}); copy or export it again") from error
@@ -86,7 +87,8 @@ def _read_affine(path: str | Path) -> np.ndarray:
 def _read_with_nibabel(path: str | Path) -> np.ndarray:
     """Read voxels without ITK's demands on the affine."""
     try:
-        return np.asanyarray(nib.load(path).dataobj)
+        image: Any = nib.load(path)
+        return np.asanyarray(image.dataobj)
     except Exception as error:  # as in _read_affine
         raise InputError(f"{path}: expected a complete NIfTI file, found one that is cut off or damaged "
                          f"({_one_line(error)}); copy or export it again") from error
@@ -142,8 +144,8 @@ def check_same_grid(first: Volume, first_path: str | Path, second: Volume, secon
     corner = np.array([*first.array.shape, 1.0])
     apart = max(np.abs((first.affine - second.affine) @ point).max() for point in (corner, np.eye(4)[3]))
     if apart > AFFINE_TOLERANCE_MM:
-        raise InputError(f"{second_path}: expected the affine of {first_path}, found one that is {apart:.2f} mm "
-                         f"away; resample one to the other")
+        raise InputError(f"{second_path}: expected the affine of {first_path}, found one {apart:.2f} mm away; "
+                         f"resample one to the other")
 
 
 def read_ct_and_mask(ct_path: str | Path, mask_path: str | Path) -> tuple[Volume, Volume]:
@@ -196,7 +198,7 @@ def resample(volume: Volume, spacing_mm: float = 1.0, *, nearest: bool) -> Volum
     return Volume(sitk.GetArrayFromImage(resampled).T, affine)
 
 
-def _to_itk(volume: Volume):  # type: ignore[no-untyped-def]  # SimpleITK is not imported at module level
+def _to_itk(volume: Volume) -> Any:
     """Return the volume as a SimpleITK image, whose world is left-posterior-superior positive."""
     import SimpleITK as sitk
 
