@@ -1,0 +1,245 @@
+"""Height of a vertebral body, column by column, and the relative height loss between two bodies.
+
+A body is a mask (rows, columns, slices) in the straightened frame: cranial to caudal, anterior to posterior,
+right to left. The height of a column (one anterior-posterior position of one sagittal slice) is bottom minus
+top of the target's own connected body, so a hole inside does not shorten it. Each body, original or
+synthetic, is measured in its own extent: its slices, and in each slice its depth. So a body that lies a few
+columns further back than the other, or is a little deeper, is still compared third with third.
+
+RHLV = (H_syn - H_ori) / H_syn, never clipped: a vertebra higher than its synthetic one is negative.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+THIRDS = ("anterior", "middle", "posterior")
+CENTRAL_SHARE = 2 / 5      # of the body's slices, those that heights are taken from
+RIM_FRACTION = 0.5         # a column lower than this fraction of the body's median height may be rim
+RIM_SHARE = 0.15           # of the depth: a longer run of low columns is a collapse, not rim, and stays
+GENANT_LIMITS = (0.20, 0.25, 0.40)  # loss where grades 1, 2 begin, and above which grade 3 lies (Genant 1993)
+PROFILE_POSITIONS = (np.arange(60) + 0.5) / 60  # relative depth, 0 anterior rim, 1 posterior rim
+
+
+class UndefinedHeightError(ValueError):
+    """A body has no height; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class BodyHeights:
+    """Heights of one body.
+
+    Attributes:
+        columns_mm: (columns, slices) height of every column in mm; 0 where the body has none.
+        slices: half-open interval of the body's slices.
+        depth: (slices, 2) half-open interval of columns of each slice, rim dropped; 0, 0 outside the body.
+        rows: half-open interval of rows of the whole body.
+    """
+
+    columns_mm: np.ndarray
+    slices: tuple[int, int]
+    depth: np.ndarray
+    rows: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HeightLoss:
+    """Heights and losses of one vertebra; NaN where undefined, and why.
+
+    Attributes:
+        original_mm, synthetic_mm: (4,) height of the anterior, middle and posterior third, and overall.
+        rhlv: (4,) relative height loss of the same.
+        reason: why something is NaN; empty if nothing is.
+    """
+
+    original_mm: np.ndarray
+    synthetic_mm: np.ndarray
+    rhlv: np.ndarray
+    reason: str = ""
+
+
+def own_body(labels: np.ndarray, label: int) -> np.ndarray:
+    """Return the mask of the largest connected piece (26 neighbours) of a label; empty if there is none.
+
+    Args:
+        labels: (rows, columns, slices), any integer type.
+    """
+    from scipy import ndimage
+
+    mask = labels == label
+    if not mask.any():
+        return mask
+    box = tuple(slice(*_extent(mask, axis)) for axis in range(3))
+    pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    if count > 1:
+        mask[box] = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    return mask
+
+
+def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
+    """Return the half-open interval that a non-empty mask occupies along an axis."""
+    others = tuple(other for other in range(mask.ndim) if other != axis)
+    found = np.flatnonzero(mask.any(axis=others))
+    return int(found[0]), int(found[-1]) + 1
+
+
+def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:
+    """Measure every column of a body.
+
+    Args:
+        mask: (rows, columns, slices) of one connected body, see `own_body`.
+        row_mm: size of a row in mm.
+
+    Raises:
+        UndefinedHeightError: the mask is empty, touches the first or last row (cut off), or is too thin.
+    """
+    if not mask.any():
+        raise UndefinedHeightError("is empty")
+    rows = _extent(mask, 0)
+    if rows[0] == 0 or rows[1] == mask.shape[0]:
+        raise UndefinedHeightError("is cut off by the image's edge")
+    within = mask[rows[0]:rows[1]]
+    height = within.shape[0] - within.argmax(axis=0) - within[::-1].argmax(axis=0)
+    columns_mm = np.where(within.any(axis=0), height, 0) * row_mm
+    slices = _trim(columns_mm.sum(axis=0), share=1.0)
+    median = float(np.median(columns_mm[columns_mm > 0]))
+    depth = np.zeros((mask.shape[2], 2), int)
+    for index in range(*slices):
+        depth[index] = _trim(columns_mm[:, index], share=RIM_SHARE, median=median)
+    if np.median(np.diff(depth[slice(*slices)])) < len(THIRDS):
+        raise UndefinedHeightError(f"is less than {len(THIRDS)} columns deep")
+    return BodyHeights(columns_mm, slices, depth, rows)
+
+
+def _trim(profile: np.ndarray, share: float, median: float | None = None) -> tuple[int, int]:
+    """Return the half-open extent of a profile without the low rim at either end.
+
+    A run of values below half the median is rim and dropped if it is no longer than `share` of the extent.
+    What lies between the two rims is never looked at.
+    """
+    filled = np.flatnonzero(profile)
+    if filled.size == 0:
+        return 0, 0
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    threshold = RIM_FRACTION * (np.median(profile[filled]) if median is None else median)
+    high = np.flatnonzero(profile[first:last] >= threshold)
+    if high.size == 0:
+        return first, last
+    front, back = int(high[0]), last - first - int(high[-1]) - 1
+    longest = share * (last - first)
+    return first + (front if front <= longest else 0), last - (back if back <= longest else 0)
+
+
+def central_slices(body: BodyHeights) -> range:
+    """Return the slices whose middle lies in the central 2/5 of the body's slices; at least one."""
+    first, last = body.slices
+    half = CENTRAL_SHARE * (last - first) / 2
+    middle = (first + last) / 2
+    inside = [index for index in range(first, last) if abs(index + 0.5 - middle) <= half]
+    return range(inside[0], inside[-1] + 1) if inside else range(int(middle), int(middle) + 1)
+
+
+def third_heights_mm(body: BodyHeights) -> np.ndarray:
+    """Return the mean height in mm of the anterior, middle and posterior third, and overall: (4,).
+
+    Each central slice's depth is cut into three equal parts; a column that a cut divides counts in both
+    with its share. A third is the mean over its columns, then over slices. Overall is the mean of the thirds,
+    that is of the whole depth.
+    """
+    thirds = [_slice_thirds(body.columns_mm[slice(*body.depth[index]), index])
+              for index in central_slices(body) if body.depth[index].any()]
+    if not thirds:
+        return np.full(len(THIRDS) + 1, np.nan)
+    mean = np.mean(thirds, axis=0)
+    return np.append(mean, mean.mean())
+
+
+def _slice_thirds(heights: np.ndarray) -> np.ndarray:
+    """Return the mean of each third of a row of heights, divided columns shared: (3,)."""
+    below = np.append(0.0, np.cumsum(heights))
+    cuts = np.interp(np.linspace(0, len(heights), len(THIRDS) + 1), np.arange(len(heights) + 1), below)
+    return np.diff(cuts) * len(THIRDS) / len(heights)
+
+
+def relative_loss(synthetic: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Return (synthetic - original) / synthetic, elementwise, unclipped; NaN where synthetic is 0 or NaN."""
+    defined = np.where(synthetic > 0, synthetic, np.nan)
+    return (defined - original) / defined
+
+
+def height_loss(original: BodyHeights, synthetic: BodyHeights) -> HeightLoss:
+    """Return heights of both bodies and the loss per third and overall."""
+    original_mm, synthetic_mm = third_heights_mm(original), third_heights_mm(synthetic)
+    rhlv = relative_loss(synthetic_mm, original_mm)
+    reason = "" if np.isfinite(rhlv).all() else "a third of a body has no height"
+    return HeightLoss(original_mm, synthetic_mm, rhlv, reason)
+
+
+def _relative_heights(body: BodyHeights, index: int, position: np.ndarray) -> np.ndarray:
+    """Return heights in mm of one slice at relative depths 0..1, linear between columns' middles."""
+    first, last = body.depth[index]
+    if first == last:
+        return np.full(len(position), np.nan)
+    middles = (np.arange(last - first) + 0.5) / (last - first)
+    return np.interp(position, middles, body.columns_mm[first:last, index])
+
+
+def _matching_slice(source: BodyHeights, index: int, target: BodyHeights) -> int:
+    """Return the slice of `target` at the relative place that slice `index` has in `source`."""
+    relative = (index + 0.5 - source.slices[0]) / (source.slices[1] - source.slices[0])
+    return int(target.slices[0] + relative * (target.slices[1] - target.slices[0]))
+
+
+def height_loss_map(original: BodyHeights, synthetic: BodyHeights) -> np.ndarray:
+    """Return the relative height loss of every column of the synthetic body.
+
+    Columns are matched by their relative place: that of the slice in the body's width, that of the column in
+    the slice's depth. So the map is of the vertebra as it was before the fracture, and its thirds agree with
+    the table's, wherever and how deep either mask is.
+
+    Returns:
+        (columns, slices), NaN outside the synthetic body's extent.
+    """
+    loss = np.full(synthetic.columns_mm.shape, np.nan)
+    for index in range(*synthetic.slices):
+        first, last = synthetic.depth[index]
+        position = (np.arange(last - first) + 0.5) / max(last - first, 1)
+        heights = _relative_heights(original, _matching_slice(synthetic, index, original), position)
+        loss[first:last, index] = relative_loss(synthetic.columns_mm[first:last, index], heights)
+    return loss
+
+
+def central_profiles_mm(original: BodyHeights, synthetic: BodyHeights) -> tuple[np.ndarray, np.ndarray]:
+    """Return heights from anterior to posterior of the synthetic body's central slices and their matches.
+
+    Returns:
+        original, synthetic: (slices, 60) mm at the relative depths `PROFILE_POSITIONS`.
+    """
+    central = central_slices(synthetic)
+    matches = [_matching_slice(synthetic, index, original) for index in central]
+    return (np.array([_relative_heights(original, index, PROFILE_POSITIONS) for index in matches]),
+            np.array([_relative_heights(synthetic, index, PROFILE_POSITIONS) for index in central]))
+
+
+def genant_grade(rhlv: np.ndarray) -> int | None:
+    """Return the Genant grade 0-3 of the largest loss among the thirds (3,); None where one is undefined."""
+    if not np.isfinite(rhlv[:3]).all():
+        return None
+    low, middle, high = GENANT_LIMITS
+    loss = float(np.max(rhlv[:3]))
+    return int(loss >= low) + int(loss >= middle) + int(loss > high)
+
+
+def fracture_kind(rhlv: np.ndarray) -> str:
+    """Name the pattern that is largest in the losses of the thirds (3,): wedge, biconcave or crush.
+
+    Crush is what all thirds lost, wedge what the anterior third lost beyond the posterior, biconcave what
+    the middle lost beyond the mean of the two. 'none' for grade 0, '' where the loss is undefined.
+    """
+    grade = genant_grade(rhlv)
+    if not grade:
+        return "" if grade is None else "none"
+    anterior, middle, posterior = (float(loss) for loss in rhlv[:3])
+    strength = {"crush": min(anterior, middle, posterior), "wedge": anterior - posterior,
+                "biconcave": middle - (anterior + posterior) / 2}
+    return max(strength, key=lambda kind: strength[kind])
