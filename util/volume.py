@@ -144,8 +144,8 @@ def check_same_grid(first: Volume, first_path: str | Path, second: Volume, secon
     corner = np.array([*first.array.shape, 1.0])
     apart = max(np.abs((first.affine - second.affine) @ point).max() for point in (corner, np.eye(4)[3]))
     if apart > AFFINE_TOLERANCE_MM:
-        raise InputError(f"{second_path}: expected the affine of {first_path}, found one {apart:.2f} mm away; "
-                         f"resample one to the other")
+        raise InputError(f"{second_path}: expected the affine of {first_path}, found one {apart:.2f} mm "
+                         f"away; resample one to the other")
 
 
 def read_ct_and_mask(ct_path: str | Path, mask_path: str | Path) -> tuple[Volume, Volume]:
