@@ -61,7 +61,7 @@ def read_volume(path: str | Path) -> Volume:
         image: Any = nib.load(path)
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel raises its own, OSError, EOFError and zlib's for broken files
-        raise InputError(f"{path}: expected a complete NIfTI file, found one that is empty, cut off or damaged "
+        raise InputError(f"{path}: expected a complete NIfTI file, found an empty, cut or damaged one "
                          f"({_one_line(error)}); copy or export it again") from error
     if array.ndim != 3:
         raise InputError(f"{path}: expected three dimensions, found {array.ndim} {array.shape}; "
