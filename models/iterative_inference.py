@@ -1,0 +1,217 @@
+"""Iterative synthesis: the neighbours are restored first, then the target from their result.
+
+A pass takes one vertebra out of the scan, lets the generator draw a healthy one in each of its slices, and
+closes the gap to the predicted height. CT, labels and heatmap move with every pass by the same row map.
+One height serves the whole vertebra: the median of its slices' heights, averaged over the planes.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from models.slice_generation import PlaneFrame, PlaneModel, Scan, generate_plane
+from util.geometry import (
+    GAP_ROWS,
+    close_gap_maps,
+    closed_top,
+    compose,
+    gather_rows,
+    opened_body_map,
+    replace_rows_map,
+    row_extent,
+)
+from util.vertebrae import neighbours
+
+CUT_OFF_FRACTION = 0.05  # of a body's columns that end where the scan has no more voxels
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """One pass: a vertebra and its predicted height."""
+
+    label: int
+    height_mm: float                    # mean of the planes' heights
+    rows: int                           # the height that was composed
+    original_height_mm: float           # the extent of the vertebra before the pass
+    spread_mm: float                    # standard deviation of the slices' heights
+    plane_heights_mm: dict[str, float]  # median of the slices' heights, per plane
+    voxels: int                         # of the restored body; 0 where the generator drew none
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A pseudo-healthy scan and the passes that led to it, the target's last."""
+
+    scan: Scan
+    passes: tuple[Restoration, ...]
+
+
+def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterative: bool = True,
+               restorable: Collection[int] | None = None, batch_slices: int = 8) -> Synthesis:
+    """Replace a vertebra by the healthy one that its restored neighbours imply.
+
+    Args:
+        scan: the straightened case.
+        label: the target; it must be present.
+        models: one per plane; two are fused.
+        iterative: restore the upper, then the lower neighbour first.
+        restorable: labels whose restoration is wanted; None for all.
+        batch_slices: slices that go through a network at once.
+
+    Returns:
+        The scan with the restored interval centred where the target was.
+    """
+    original_top, _ = row_extent(scan.label == label)
+    passes = []
+    for neighbour in restorable_neighbours(scan, label, restorable) if iterative else []:
+        restored, step = restore_vertebra(scan, neighbour, models, batch_slices)
+        passes.append(step)
+        scan = restored if step.voxels else scan
+    top, _ = row_extent(scan.label == label)
+    scan = shift_rows(scan, original_top - top)
+    scan, step = restore_vertebra(scan, label, models, batch_slices)
+    return Synthesis(scan, (*passes, step))
+
+
+def restorable_neighbours(scan: Scan, label: int, wanted: Collection[int] | None = None) -> list[int]:
+    """Return the adjacent vertebrae, upper first, that are wanted and wholly in the scan."""
+    present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0}
+    adjacent = [other for other in neighbours(label, present) if other is not None]
+    return [other for other in adjacent if (wanted is None or other in wanted) and not is_cut_off(scan, other)]
+
+
+def is_cut_off(scan: Scan, label: int) -> bool:
+    """Tell whether the scan ends within a vertebra: its columns border rows that hold no CT."""
+    body = scan.label == label
+    top, bottom = row_extent(body)
+    content = np.pad(scan.ct > 0, ((1, 1), (0, 0), (0, 0)))[top:bottom + 2]   # the body's rows and one around
+    body = np.pad(body[top:bottom], ((1, 1), (0, 0), (0, 0)))
+    columns = body.any(axis=0)
+    ends_above = (body[1:] & ~content[:-1]).any(axis=0)
+    ends_below = (body[:-1] & ~content[1:]).any(axis=0)
+    return bool((ends_above | ends_below).sum() > CUT_OFF_FRACTION * columns.sum())
+
+
+def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
+                     batch_slices: int) -> tuple[Scan, Restoration]:
+    """Take a vertebra out and close the gap around the one that the generators draw."""
+    top, bottom = row_extent(scan.label == label)
+    frames = [generate_plane(scan, label, model, batch_slices) for model in models]
+    plane_heights = {model.plane: float(frame.heights_mm.median())
+                     for model, frame in zip(models, frames, strict=True)}
+    height_mm = sum(plane_heights.values()) / len(plane_heights)
+    rows = min(max(round(height_mm), 1), GAP_ROWS)
+    restored = _close(scan, label, rows, frames)
+    spread_mm = float(torch.cat([frame.heights_mm for frame in frames]).std(correction=0))
+    voxels = int(np.count_nonzero(restored.label == label))
+    return restored, Restoration(label, height_mm, rows, float(bottom - top), spread_mm, plane_heights, voxels)
+
+
+def _close(scan: Scan, label: int, rows: int, frames: Sequence[PlaneFrame]) -> Scan:
+    """Close the gap to `rows` around the fused frames; labels and heatmap move along."""
+    top, bottom = row_extent(scan.label == label)
+    content = torch.from_numpy(scan.ct.any(axis=0))                                   # (C, Z)
+    ct_frame = fuse_ct(frames, stretched_frame(scan.ct, top, bottom, rows)) * content
+    extent = torch.tensor([top]), torch.tensor([bottom]), torch.tensor([rows])
+    ct = _volume(compose(_flat(scan.ct), _flat(ct_frame.round().to(torch.uint8)), *extent, fill=0.0), scan)
+    probability = fuse_body(frames)
+    body = _volume(compose(torch.zeros(_flat(probability).shape), _flat(probability), *extent, fill=0.0), scan) > 0.5
+    outside, _ = close_gap_maps(*extent, len(scan.ct))
+    moved_label, heatmap = (_volume(gather_rows(_flat(array), outside, 0.0), scan)
+                            for array in (scan.label, scan.heatmap))
+    ct, moved_label = ct.copy(), moved_label.copy()
+    _carry_intruders(scan, label, rows, ct, moved_label)
+    moved_label[solid_body(body & (moved_label == 0))] = label
+    return Scan(ct, moved_label, heatmap)
+
+
+def fuse_ct(frames: Sequence[PlaneFrame], around: Tensor) -> Tensor:
+    """Average the planes' CT where they were generated; elsewhere `around` takes over, without a step.
+
+    Args:
+        frames: -1..1, one per plane.
+        around: (R, C, Z) 0..255, the surroundings in the opened frame.
+
+    Returns:
+        (R, C, Z) float32 0..255.
+    """
+    total = torch.zeros_like(around)
+    weights, rest = torch.zeros(1), torch.ones(1)
+    for frame in frames:
+        total += frame.weight * (frame.ct.clamp(-1.0, 1.0) + 1.0) * 127.5
+        weights, rest = weights + frame.weight, rest * (1.0 - frame.weight)
+    return (total + rest * around) / (weights + rest)
+
+
+def fuse_body(frames: Sequence[PlaneFrame]) -> Tensor:
+    """Average the planes' body probabilities (R, C, Z) where they were generated, fading beyond."""
+    weights = sum((frame.weight for frame in frames), torch.zeros(1))
+    total = sum((frame.weight * frame.body for frame in frames), torch.zeros(1))
+    return total / weights.clamp_min(1.0)
+
+
+def stretched_frame(ct: np.ndarray, top: int, bottom: int, height: int) -> Tensor:
+    """Return the opened frame with the rows [top, bottom) stretched linearly to the gap's central `height` rows.
+
+    What lies beside the body (muscle, fat, vessels) runs on through the rows that a restored vertebra adds.
+
+    Returns:
+        (R, C, Z) float32 0..255; zero outside those rows.
+    """
+    block = _flat(ct[top:bottom]).float()                                             # (1, 1, H, C * Z)
+    block = interpolate(block, size=(height, block.shape[3]), mode="bilinear", align_corners=False)
+    row_map = opened_body_map(torch.tensor([0]), torch.tensor([height]), len(ct))
+    return gather_rows(block, row_map, 0.0).reshape(ct.shape)
+
+
+def _carry_intruders(scan: Scan, label: int, rows: int, ct: np.ndarray, moved_label: np.ndarray) -> None:
+    """Keep the neighbours whole: what of them reaches into the removed rows moves with the rest of them."""
+    top, bottom = row_extent(scan.label == label)
+    new_top = int(closed_top(torch.tensor(top), torch.tensor(bottom), torch.tensor(rows)))
+    intruders = set(np.unique(scan.label[top:bottom]).tolist()) - {0, label}
+    for other in intruders:
+        row, column, index = np.nonzero(scan.label == other)
+        is_above = 2 * row.mean() < top + bottom
+        target = row + (new_top - top if is_above else new_top + rows - bottom)
+        kept = (row >= top) & (row < bottom) & (target >= 0) & (target < len(ct))
+        source, target = (row[kept], column[kept], index[kept]), (target[kept], column[kept], index[kept])
+        ct[target], moved_label[target] = scan.ct[source], other
+
+
+def solid_body(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected component (faces) of a 3-D mask with its holes filled."""
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    components, _ = ndimage.label(mask[box])
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    solid = np.zeros_like(mask)
+    solid[box] = ndimage.binary_fill_holes(components == sizes.argmax())
+    return solid
+
+
+def shift_rows(scan: Scan, offset: int) -> Scan:
+    """Move a scan down by `offset` rows (up where negative); rows without a source are empty."""
+    none = torch.tensor([0])
+    row_map = replace_rows_map(none, none, torch.tensor([offset]), none, len(scan.ct))
+    ct, label, heatmap = (_volume(gather_rows(_flat(array), row_map, 0.0), scan)
+                          for array in (scan.ct, scan.label, scan.heatmap))
+    return Scan(ct, label, heatmap)
+
+
+def _flat(volume: np.ndarray | Tensor) -> Tensor:
+    """Return a volume (R, C, Z) as one image (1, 1, R, C * Z), so that its rows move in one gather."""
+    tensor = torch.from_numpy(np.ascontiguousarray(volume)) if isinstance(volume, np.ndarray) else volume
+    return tensor.reshape(1, 1, len(volume), -1)
+
+
+def _volume(image: Tensor, scan: Scan) -> np.ndarray:
+    """Undo `_flat`."""
+    return image.reshape(scan.ct.shape).numpy()
