@@ -1,0 +1,1 @@
+"""HealthiVert-guided attention: a fracture classifier and the Grad-CAM++ heatmaps of its evidence."""

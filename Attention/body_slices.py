@@ -1,0 +1,114 @@
+"""Slices of one vertebral body, cropped around it: what the fracture classifier sees.
+
+A slice is `(row, column)`: cranial to caudal, then anterior to posterior (sagittal) or right to left
+(coronal). The crop is centred on the body's own extent, so that the network judges what lies in the middle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from util.errors import InputError
+
+PLANE_AXES = {"sagittal": 2, "coronal": 1}
+CROP_ROWS = 112  # mm: the body and both its neighbours (centres 35 mm apart, bodies up to 30 mm high)
+CROP_COLUMNS = {"sagittal": 80, "coronal": 64}  # mm: above any body's depth, 42; the volume's width
+
+
+class BodySlices(NamedTuple):
+    """All slices of one body along a plane's axis."""
+
+    images: np.ndarray  # (S, rows, columns) uint8, zero where the crop leaves the volume
+    indices: np.ndarray  # (S,) index of each slice along the plane's axis
+    corner: tuple[int, int]  # row and column of the crop's first pixel in the slice; may be negative
+
+
+def _extent(occupied: Any) -> tuple[int, int]:
+    """Half-open interval of the true entries of a 1-D array."""
+    positions = np.flatnonzero(occupied)
+    return int(positions[0]), int(positions[-1]) + 1
+
+
+def _window(start: int, length: int, available: int) -> tuple[slice, slice]:
+    """Where a window meets an axis: its part of the axis, and that part's place in the window."""
+    first, last = max(start, 0), min(start + length, available)
+    return slice(first, last), slice(first - start, last - start)
+
+
+def cut_body_slices(ct: np.ndarray, body: np.ndarray, plane: str, rows: int, columns: int) -> BodySlices:
+    """Crops every slice that holds the body, centred on the body's extent.
+
+    Args:
+        ct: (rows, anterior-posterior, right-left) uint8, 1 mm.
+        body: bool, same shape, at least one voxel.
+        plane: `sagittal` or `coronal`.
+        rows: height of the crop in mm.
+        columns: width of the crop in mm.
+    """
+    slices_first = (PLANE_AXES[plane], 0, 3 - PLANE_AXES[plane])
+    ct, body = ct.transpose(slices_first), body.transpose(slices_first)
+    first, last = _extent(body.any(axis=(1, 2)))
+    spans = _extent(body.any(axis=(0, 2))), _extent(body.any(axis=(0, 1)))
+    corner = (sum(spans[0]) // 2 - rows // 2, sum(spans[1]) // 2 - columns // 2)
+    images = np.zeros((last - first, rows, columns), np.uint8)
+    (source_rows, crop_rows), (source_columns, crop_columns) = (
+        _window(start, length, available)
+        for start, length, available in zip(corner, (rows, columns), ct.shape[1:], strict=True)
+    )
+    images[:, crop_rows, crop_columns] = ct[first:last, source_rows, source_columns]
+    return BodySlices(images, np.arange(first, last), corner)
+
+
+def paste_slices(target: np.ndarray, values: np.ndarray, slices: BodySlices, plane: str) -> None:
+    """Writes cropped maps back into a volume, keeping the larger value where maps overlap.
+
+    Args:
+        target: (rows, anterior-posterior, right-left), changed in place.
+        values: (S, rows, columns) of the crop.
+        slices: where the crop came from.
+        plane: `sagittal` or `coronal`.
+    """
+    view = target.transpose(PLANE_AXES[plane], 0, 3 - PLANE_AXES[plane])
+    (target_rows, crop_rows), (target_columns, crop_columns) = (
+        _window(start, length, available)
+        for start, length, available in zip(slices.corner, values.shape[1:], view.shape[1:], strict=True)
+    )
+    region = view[slices.indices[0] : slices.indices[-1] + 1, target_rows, target_columns]
+    np.maximum(region, values[:, crop_rows, crop_columns], out=region)
+
+
+def central_part(count: int, fraction: float) -> slice:
+    """The central `fraction` of `count` slices, as many dropped on either side, at least one kept."""
+    dropped = (count - max(1, round(count * fraction))) // 2
+    return slice(dropped, count - dropped)
+
+
+def read_straightened(dataroot: Path, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CT and label, both uint8, and the affine of a straightened case.
+
+    Raises:
+        InputError: a file is missing or unreadable, the grids or the CT's type are wrong, or the case's own
+            label is absent.
+    """
+    from util.paths import straightened_ct, straightened_label
+    from util.vertebrae import split_case
+    from util.volume import check_same_grid, read_mask, read_volume
+
+    ct = read_volume(straightened_ct(dataroot, case))
+    label = read_mask(straightened_label(dataroot, case))
+    check_same_grid(ct, straightened_ct(dataroot, case), label, straightened_label(dataroot, case))
+    if ct.array.dtype != np.uint8:
+        raise InputError(
+            f"{straightened_ct(dataroot, case)}: expected uint8, as straightening writes it, found "
+            f"{ct.array.dtype}; run straighten/straighten_mask_3d.py"
+        )
+    target = split_case(case)[1]
+    if not (label.array == target).any():
+        raise InputError(
+            f"{straightened_label(dataroot, case)}: expected label {target} of case {case}, found "
+            f"{[int(found) for found in np.unique(label.array) if found]}; correct the cohort's case"
+        )
+    return ct.array, label.array, ct.affine

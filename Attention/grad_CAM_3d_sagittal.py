@@ -1,0 +1,99 @@
+"""Writes heatmaps of the evidence of fracture, one volume per case of the cohort.
+
+Judges every slice of every whole body in the straightened volume with the classifier that
+Attention/train_classifier.py makes, and explains it with Grad-CAM++. One volume serves both planes of the
+generator. Values are 0..1 on a scale shared by the volume, 1 = certain and strongest evidence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from util.cli import add_stage_arguments, run_script, whole_number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataroot", type=Path, default=Path("dataset/straightened"), help="folder of straightened cases")
+    add("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort: which cases")
+    add("--out", type=Path, default=Path("Attention/heatmap"), help="folder for the heatmaps")
+    add(
+        "--checkpoint",
+        type=Path,
+        help="classifier; without it checkpoints/classifier/best.safetensors, "
+        "else the one that the repository ships for its phantom",
+    )
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add("--batch_slices", type=whole_number(1), default=64, help="slices per pass; a body has 25 to 60")
+    add_stage_arguments(parser)
+    return parser
+
+
+@lru_cache(maxsize=1)
+def _classifier(checkpoint: Path, device: str) -> Any:
+    """The network and its settings, read once per process."""
+    from Attention.checkpoint import load_classifier
+    from Attention.device import choose_device
+
+    return load_classifier(checkpoint, choose_device(device))
+
+
+def write_heatmap(
+    case: str, *, dataroot: Path, out: Path, checkpoint: Path, device: str, batch_slices: int
+) -> None:
+    """Writes the heatmap of one straightened case."""
+    from Attention.body_slices import read_straightened
+    from Attention.device import choose_device
+    from Attention.volume_heatmap import volume_heatmap
+    from util.paths import heatmap_path
+    from util.volume import Volume, write_volume
+
+    classifier, settings = _classifier(checkpoint, device)
+    ct, label, affine = read_straightened(dataroot, case)
+    heat, _ = volume_heatmap(classifier, settings, ct, label, batch_slices, choose_device(device))
+    write_volume(heatmap_path(out, case), Volume(heat, affine))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
+    args = build_parser().parse_args(argv)
+
+    from Attention.checkpoint import default_checkpoint, read_description
+    from util.paths import heatmap_path, make_folder
+    from util.stage import run_stage
+    from util.vertebrae import read_cohort
+
+    checkpoint = args.checkpoint or default_checkpoint()
+    description = read_description(checkpoint)
+    print(f"classifier: {checkpoint} {json.dumps(description['settings'])}")
+    cases = read_cohort(args.cohort).cases()
+    make_folder(args.out)
+    work = partial(
+        write_heatmap,
+        dataroot=args.dataroot,
+        out=args.out,
+        checkpoint=checkpoint,
+        device=args.device,
+        batch_slices=args.batch_slices,
+    )
+    return run_stage(
+        "heatmaps",
+        work,
+        cases,
+        lambda case: heatmap_path(args.out, case).is_file(),
+        jobs=args.jobs,
+        overwrite=args.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))

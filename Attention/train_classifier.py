@@ -1,0 +1,85 @@
+"""Fits the fracture classifier whose evidence the heatmaps show.
+
+Reads the straightened cases and grades of the cohort: fits on its split `train`, monitors, chooses and
+reports on `test`, never reads `val`. Writes best.safetensors, latest.safetensors, log.jsonl, options.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from Attention.body_slices import CROP_COLUMNS, CROP_ROWS
+from util.cli import run_script, whole_number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataroot", type=Path, default=Path("dataset/straightened"), help="folder of straightened cases")
+    add("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort: splits and grades")
+    add("--out", type=Path, default=Path("checkpoints/classifier"), help="folder for weights and log")
+    add("--plane", choices=sorted(CROP_COLUMNS), default="sagittal", help="which slices to judge")
+    add("--healthy_max_grade", type=int, choices=(0, 1, 2), default=0, help="highest healthy grade")
+    add("--batch_size", type=whole_number(2), default=32, help="slices per step, half of them fractured")
+    add(
+        "--n_epochs",
+        type=whole_number(1),
+        default=1000,
+        help="an epoch draws as many slices as `train` has cases",
+    )
+    add("--max_steps", type=whole_number(1), default=500, help="ends training before the last epoch")
+    add("--validate_every", type=whole_number(1), default=50, help="steps between two looks at `test`")
+    add("--lr", type=float, default=3e-3, help="highest learning rate of the one-cycle schedule")
+    add("--width", type=whole_number(8), default=16, help="channels of the first layer, a multiple of 8")
+    add("--seed", type=int, default=0, help="of initialisation, draws and augmentation")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    return parser
+
+
+def train(args: argparse.Namespace) -> dict[str, Any]:
+    """Reads the cohort, fits the classifier and returns its report on `test`."""
+    from Attention.classifier_data import read_vertebrae
+    from Attention.classifier_training import Schedule, check_classes, fit
+    from Attention.device import choose_device
+    from util.paths import make_folder, write_json
+    from util.vertebrae import read_cohort
+
+    device = choose_device(args.device)
+    cohort = read_cohort(args.cohort)
+    grades = {split: cohort.splits.get(split, {}) for split in ("train", "test")}
+    check_classes(list(grades["train"].values()), args.healthy_max_grade, str(args.cohort))
+    crop = {"plane": args.plane, "rows": CROP_ROWS, "columns": CROP_COLUMNS[args.plane]}
+    vertebrae = {split: read_vertebrae(args.dataroot, grades[split], **crop, title=split) for split in grades}
+    write_json(
+        make_folder(args.out) / "options.json", {name: str(value) for name, value in vars(args).items()}
+    )
+    steps = min(args.n_epochs * math.ceil(len(vertebrae["train"]) / args.batch_size), args.max_steps)
+    schedule = Schedule(args.batch_size, steps, args.lr, args.validate_every, args.seed)
+    settings = crop | {"healthy_max_grade": args.healthy_max_grade}
+    return fit(vertebrae["train"], vertebrae["test"], settings, schedule, args.out, device, args.width)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
+    args = build_parser().parse_args(argv)
+    result = train(args)
+
+    from Attention.classifier_training import describe
+
+    if result:
+        print(f"test, per vertebra at probability 0.5, step {result['step']}: {describe(result)}")
+    else:
+        print(f"{args.cohort}: no split 'test', so the last weights are kept and nothing is reported")
+    print(f"wrote {args.out / 'best.safetensors'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))
