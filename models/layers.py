@@ -1,0 +1,81 @@
+"""Building blocks of the generators and discriminators. None of them mixes the samples of a batch."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+GROUP_CHANNELS = 8  # channels that share a mean and a variance in a group norm
+
+
+class SpectralConv(nn.Module):
+    """A spectrally normalised convolution and its activation (Miyato et al. 2018, arXiv:1802.05957).
+
+    It keeps torch's first interface of the normalisation, whose parameters are named `weight_orig`,
+    `weight_u` and `weight_v`, because published weights carry those names.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1,
+                 dilation: int = 1, activate: bool = True) -> None:
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        self.conv = nn.utils.spectral_norm(
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation))
+        self.activate = activate
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, in, R, C) to (B, out, R / stride, C / stride)."""
+        features = self.conv(features)
+        return functional.elu(features) if self.activate else features
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside an identity (pre-activation, He et al. 2016, arXiv:1603.05027).
+
+    Group norm (Wu and He 2018, arXiv:1803.08494) looks at one sample at a time. The last convolution
+    begins at zero, so that a deep stack begins as the identity.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            normalisation(channels), nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation),
+            normalisation(channels), nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1))
+        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, channels, R, C) to the same shape."""
+        return features + self.body(features)
+
+
+def normalisation(channels: int) -> nn.GroupNorm:
+    """Return a group norm of groups of 8 channels (one group where 8 does not divide them)."""
+    return nn.GroupNorm(channels // GROUP_CHANNELS if channels % GROUP_CHANNELS == 0 else 1, channels)
+
+
+def as_plane(values: Tensor, image: Tensor) -> Tensor:
+    """Spread one number per sample, (B,), over the pixels of an image (B, ?, R, C): (B, 1, R, C)."""
+    return values[:, None, None, None].expand(-1, 1, *image.shape[2:]).to(image.dtype)
+
+
+def row_offset(gap: Tensor) -> Tensor:
+    """Return each row's signed distance in rows from the centre of the sample's own gap.
+
+    Args:
+        gap: (B, 1, R, C), 1 in the gap.
+
+    Returns:
+        (B, 1, R, 1); 0 lies between the two central rows of an even gap.
+    """
+    row = torch.arange(gap.shape[2], device=gap.device, dtype=gap.dtype)[None, None, :, None]
+    in_gap = gap[:, :, :, :1]                                                     # (B, 1, R, 1)
+    centre = (row * in_gap).sum(2, keepdim=True) / in_gap.sum(2, keepdim=True).clamp_min(1.0)
+    return row - centre
+
+
+def column_offset(image: Tensor) -> Tensor:
+    """Return each column's signed distance in columns from the image's middle, (1, 1, 1, C)."""
+    columns = image.shape[3]
+    return torch.arange(columns, device=image.device, dtype=image.dtype)[None, None, None] - (columns - 1) / 2

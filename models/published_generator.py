@@ -1,0 +1,150 @@
+"""The generator as published (HealthiVert-GAN, Zhang et al. 2024), for published weights and for comparison.
+
+Two stages after Yu et al. 2018 (arXiv:1801.07892), all convolutions spectrally normalised, ELU. Layers
+bear the names under which published weights store them. The default generator, which learns far
+faster, is in `models/generator.py`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data.slice_input import SliceInput
+from models.contextual_attention import ContextualAttention
+from models.generator_output import GeneratorOutput
+from models.layers import SpectralConv, as_plane
+from util.geometry import GAP_ROWS
+
+DILATIONS = (2, 4, 8, 16)
+
+
+def enlarge(features: Tensor) -> Tensor:
+    """Double rows and columns."""
+    return functional.interpolate(features, scale_factor=2, mode="nearest")
+
+
+def add_dilated(module: nn.Module, channels: int) -> None:
+    """Give a stage its four dilated layers, conv7_atrous to conv10_atrous."""
+    for number, dilation in enumerate(DILATIONS, start=7):
+        module.add_module(f"conv{number}_atrous", SpectralConv(channels, channels, dilation=dilation))
+
+
+def apply_layers(module: nn.Module, names: str, features: Tensor) -> Tensor:
+    """Pass features through named layers in order."""
+    for name in names.split():
+        features = module.get_submodule(name)(features)
+    return features
+
+
+class PublishedCoarse(nn.Module):
+    """First stage: a first CT, the mask of the healthy neighbours, and a height."""
+
+    def __init__(self, ngf: int, attention: bool) -> None:
+        super().__init__()
+        extra = int(attention)
+        self.conv1 = SpectralConv(3, ngf, 5)
+        self.conv2_downsample = SpectralConv(ngf, 2 * ngf, stride=2)
+        self.conv3 = SpectralConv(2 * ngf, 2 * ngf)
+        self.conv4_downsample = SpectralConv(2 * ngf, 4 * ngf, stride=2)
+        self.conv5 = SpectralConv(4 * ngf, 4 * ngf)
+        self.conv6 = SpectralConv(4 * ngf, 4 * ngf)
+        add_dilated(self, 4 * ngf)
+        self.conv11 = SpectralConv(4 * ngf, 4 * ngf)
+        self.conv12 = SpectralConv(4 * ngf, 4 * ngf)
+        self.conv20 = SpectralConv(4 * ngf + extra, 4 * ngf)
+        self.conv13 = SpectralConv(4 * ngf, 2 * ngf)
+        self.conv14 = SpectralConv(2 * ngf, 2 * ngf)
+        self.conv19 = SpectralConv(2 * ngf + extra, 2 * ngf)
+        self.conv15 = SpectralConv(2 * ngf, ngf)
+        self.conv16 = SpectralConv(ngf, ngf // 2)
+        self.conv17 = SpectralConv(ngf // 2, 1, activate=False)
+        self.conv18 = SpectralConv(ngf // 2, 1, activate=False)
+        self.fc_height = nn.Linear(4 * ngf, 1)
+
+    def forward(self, masked_ct: Tensor, gap: Tensor, distance: Tensor,
+                attention: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return CT -1..1 and neighbours' probability, (B, 1, R, C) each, and height in mm, (B,).
+
+        Args:
+            masked_ct, gap, distance: (B, 1, R, C).
+            attention: the attention map alone, or nothing where the network has none.
+        """
+        features = apply_layers(self, "conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 conv7_atrous "
+                                "conv8_atrous conv9_atrous conv10_atrous",
+                                torch.cat([masked_ct, distance, gap], 1))          # (B, 4c, R/4, C/4)
+        height_mm = height_from(self.fc_height, features)
+        features = enlarge(apply_layers(self, "conv11 conv12", features))
+        half = [functional.interpolate(plane, scale_factor=0.5) for plane in attention]
+        features = apply_layers(self, "conv20 conv13 conv14", torch.cat([features, *half], 1))
+        features = torch.cat([enlarge(features), *attention], 1)                   # (B, 2c + 1, R, C)
+        features = apply_layers(self, "conv19 conv15 conv16", features)
+        return self.conv17(features).clamp(-1, 1), self.conv18(features).sigmoid(), height_mm
+
+
+class PublishedRefinement(nn.Module):
+    """Second stage: the CT, the restored body, and the height; one of two encoders attends to the context."""
+
+    def __init__(self, ngf: int) -> None:
+        super().__init__()
+        for prefix in ("", "pm"):
+            last = 2 * ngf if prefix == "" else 4 * ngf
+            self.add_module(f"{prefix}conv1", SpectralConv(4, ngf, 5))
+            self.add_module(f"{prefix}conv2_downsample", SpectralConv(ngf, ngf, stride=2))
+            self.add_module(f"{prefix}conv3", SpectralConv(ngf, 2 * ngf))
+            self.add_module(f"{prefix}conv4_downsample", SpectralConv(2 * ngf, last, stride=2))
+            self.add_module(f"{prefix}conv5", SpectralConv(last, 4 * ngf))
+            self.add_module(f"{prefix}conv6", SpectralConv(4 * ngf, 4 * ngf))
+        add_dilated(self, 4 * ngf)
+        self.contextual_attention = ContextualAttention()
+        self.pmconv9 = SpectralConv(4 * ngf, 4 * ngf)
+        self.pmconv10 = SpectralConv(4 * ngf, 4 * ngf)
+        self.allconv11 = SpectralConv(8 * ngf, 4 * ngf)
+        self.allconv19 = SpectralConv(4 * ngf, 4 * ngf)
+        self.allconv12 = SpectralConv(4 * ngf, 4 * ngf)
+        self.allconv13 = SpectralConv(4 * ngf, 2 * ngf)
+        self.allconv14 = SpectralConv(2 * ngf, 2 * ngf)
+        self.allconv15 = SpectralConv(2 * ngf, ngf)
+        self.allconv16 = SpectralConv(ngf, ngf // 2)
+        self.allconv17 = SpectralConv(ngf // 2 + 1, 1, activate=False)
+        self.allconv18 = SpectralConv(ngf // 2 + 1, 1, activate=False)
+        self.fc_height = nn.Linear(4 * ngf, 1)
+
+    def forward(self, masked_ct: Tensor, gap: Tensor, distance: Tensor, neighbours: Tensor,
+                coarse_ct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return CT -1..1 and the body's probability, (B, 1, R, C) each, and height in mm, (B,)."""
+        seen = torch.cat([masked_ct, neighbours, gap, distance], 1)                # (B, 4, R, C)
+        dilated = apply_layers(self, "conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 conv7_atrous "
+                               "conv8_atrous conv9_atrous conv10_atrous", seen)
+        copied = apply_layers(self, "pmconv1 pmconv2_downsample pmconv3 pmconv4_downsample pmconv5 pmconv6", seen)
+        copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
+        features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
+        height_mm = height_from(self.fc_height, features)
+        features = apply_layers(self, "allconv19 allconv12", features)
+        features = apply_layers(self, "allconv13 allconv14", enlarge(features))
+        features = apply_layers(self, "allconv15 allconv16", enlarge(features))
+        features = torch.cat([features, coarse_ct], 1)                             # (B, c/2 + 1, R, C)
+        return self.allconv17(features).clamp(-1, 1), self.allconv18(features).sigmoid(), height_mm
+
+
+def height_from(linear: nn.Linear, features: Tensor) -> Tensor:
+    """Predict a height in (0, 40) mm from the mean of the features: (B, C, R, W) -> (B,)."""
+    return GAP_ROWS * linear(features.mean((2, 3))).sigmoid().squeeze(1)
+
+
+class PublishedGenerator(nn.Module):
+    """Both published stages. 986,888 trainable parameters at ngf 16 with the attention map."""
+
+    def __init__(self, ngf: int = 16, attention: bool = True) -> None:
+        super().__init__()
+        self.arguments = {"kind": "published", "ngf": ngf, "attention": attention}
+        self.coarse_generator = PublishedCoarse(ngf, attention)
+        self.fine_generator = PublishedRefinement(ngf)
+
+    def forward(self, seen: SliceInput) -> GeneratorOutput:
+        """Restore the vertebrae of a batch of slices in the opened frame."""
+        distance = as_plane(seen.distance, seen.masked_ct)
+        attention = [seen.attention] if self.arguments["attention"] else []
+        coarse_ct, neighbours, coarse_height_mm = self.coarse_generator(
+            seen.masked_ct, seen.gap, distance, attention)
+        ct, body, height_mm = self.fine_generator(seen.masked_ct, seen.gap, distance, neighbours, coarse_ct)
+        return GeneratorOutput(coarse_ct, neighbours, coarse_height_mm, ct, body, height_mm)
