@@ -1,0 +1,194 @@
+"""Cases as training reads them, and what each epoch draws from them.
+
+`load_case` enforces the convention of `util.volume` on a straightened case. `cut_vertebra` keeps the slices
+that may be drawn. `epoch_batches` draws: every vertebra once an epoch, one slice of its central 4/5, the
+centre most likely. All chance of an epoch follows from the seed and the epoch's number, so that a run can
+go on from anywhere.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.slice_input import draw_training_context, inference_context
+from util.errors import InputError
+from util.geometry import GAP_ROWS, row_extent
+from util.paths import heatmap_path, straightened_ct, straightened_label
+from util.vertebrae import split_case
+from util.volume import (
+    AXIS_CODES,
+    STRAIGHTENED_SHAPE,
+    Volume,
+    check_same_grid,
+    crop_columns,
+    read_mask,
+    read_volume,
+)
+
+if TYPE_CHECKING:
+    from data.slice_cache import SliceStore
+
+SLICE_AXIS = {"sagittal": 2, "coronal": 1}
+CENTRAL_FRACTION = 0.8  # of the body's slices: further out it is rim and partial volume
+END_WEIGHT = 0.5        # of a slice at the ends of that part, against 1 at the centre
+STRAIGHTEN = "python straighten/straighten_mask_3d.py"
+MAKE_HEATMAPS = "python Attention/grad_CAM_3d_sagittal.py"
+
+
+class CaseVolumes(NamedTuple):
+    """A straightened case, cropped to its central columns; (R, C, Z) uint8."""
+
+    ct: np.ndarray              # 0..255 is HU -300..800
+    label: np.ndarray           # vertebral bodies
+    heatmap: np.ndarray | None  # 0..255: evidence of fracture; None where it is not used
+    affine: np.ndarray          # 4x4 of the uncropped volume
+
+
+@dataclass(frozen=True)
+class VertebraSlices:
+    """The slices of one vertebra that may be drawn, in one plane.
+
+    Attributes:
+        case: its name.
+        images: (S, K, R, C) uint8: CT; masks (bit 0 the body, bit 1 the healthy neighbours); heatmap if used.
+        distance: (S,) float32, -1..1 from one end of the body to the other.
+        top, bottom: rows of the vertebra, over all its slices.
+    """
+
+    case: str
+    images: np.ndarray
+    distance: np.ndarray
+    top: int
+    bottom: int
+
+
+def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop_cols: int) -> CaseVolumes:
+    """Read a straightened case.
+
+    Args:
+        dataroot: holds CT/ and label/.
+        case: `<patient>_<label>`.
+        heatmaps: folder of heatmaps; None to do without.
+        crop_cols: central columns of axis 1 that are kept.
+
+    Raises:
+        InputError: a file is missing or damaged, is not in the straightened convention, or does not hold the
+            case's vertebra.
+    """
+    ct_path, label_path = straightened_ct(dataroot, case), straightened_label(dataroot, case)
+    ct, label = read_volume(ct_path), read_mask(label_path)
+    _check_straightened(ct_path, ct)
+    check_same_grid(ct, ct_path, label, label_path)
+    target = split_case(case)[1]
+    if not (label.array == target).any():
+        found = np.flatnonzero(np.bincount(label.array.ravel())).tolist()[1:]
+        raise InputError(f"{label_path}: expected label {target} of case '{case}', found {found}; "
+                         f"correct the cohort or run: {STRAIGHTEN} --overwrite")
+    heat = None if heatmaps is None else _read_heatmap(heatmap_path(heatmaps, case), ct, ct_path)
+    columns = [np.ascontiguousarray(crop_columns(array, crop_cols)) for array in (ct.array, label.array)]
+    heat = None if heat is None else np.ascontiguousarray(crop_columns(heat, crop_cols))
+    return CaseVolumes(columns[0], columns[1], heat, ct.affine)
+
+
+def _check_straightened(path: Path, volume: Volume) -> None:
+    """Check that a volume has the form that straightening writes."""
+    found = (volume.array.shape, volume.array.dtype.name, volume.axis_codes)
+    if found != (STRAIGHTENED_SHAPE, "uint8", AXIS_CODES):
+        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, axes {'-'.join(AXIS_CODES)}, "
+                         f"found {found[0]} of {found[1]}, axes {'-'.join(found[2])}; "
+                         f"run: {STRAIGHTEN} --overwrite")
+
+
+def _read_heatmap(path: Path, ct: Volume, ct_path: Path) -> np.ndarray:
+    """Read a heatmap as uint8, 255 being the strongest evidence."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a heatmap, found none; run: {MAKE_HEATMAPS}, "
+                         f"or do without by --attention none")
+    heat = read_volume(path).array
+    if heat.shape != ct.array.shape:
+        raise InputError(f"{path}: expected the shape of {ct_path} {ct.array.shape}, found {heat.shape}; "
+                         f"run: {MAKE_HEATMAPS} --overwrite")
+    low, high = float(heat.min()), float(heat.max())
+    if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
+        raise InputError(f"{path}: expected values in 0..1, found {low:g}..{high:g}; "
+                         f"run: {MAKE_HEATMAPS} --overwrite")
+    return np.rint(heat * 255.0).astype(np.uint8)
+
+
+def body_slices(body: np.ndarray, plane: str) -> tuple[int, int]:
+    """Return the half-open interval of slices of a plane that hold a 3-D body mask."""
+    axis = SLICE_AXIS[plane]
+    occupied = np.flatnonzero(body.any(axis=tuple(other for other in range(3) if other != axis)))
+    return int(occupied[0]), int(occupied[-1]) + 1
+
+
+def slice_distances(count: int) -> np.ndarray:
+    """Return the relative place of each of a body's slices: -1 the first, 1 the last; 0 if there is one."""
+    return np.linspace(-1.0, 1.0, count, dtype=np.float32) if count > 1 else np.zeros(1, np.float32)
+
+
+def cut_vertebra(case: str, volumes: CaseVolumes, healthy: Collection[int], plane: str) -> VertebraSlices:
+    """Keep the central 4/5 of a vertebra's slices.
+
+    Args:
+        case: names the vertebra.
+        volumes: its case.
+        healthy: labels that count as healthy neighbours.
+        plane: `sagittal` or `coronal`.
+
+    Raises:
+        InputError: the vertebra is higher than the gap.
+    """
+    target = split_case(case)[1]
+    body = volumes.label == target
+    top, bottom = row_extent(body)
+    if bottom - top > GAP_ROWS:
+        raise InputError(f"case '{case}': expected a body of at most {GAP_ROWS} rows (mm), found "
+                         f"{bottom - top}; correct its mask or take it out of the cohort")
+    first, last = body_slices(body, plane)
+    distance = slice_distances(last - first)
+    central = np.abs(distance) <= CENTRAL_FRACTION
+    others = np.isin(volumes.label, list(set(healthy) - {target}))
+    masks = body.astype(np.uint8) | (others.astype(np.uint8) << 1)
+    channels = [volumes.ct, masks] + ([] if volumes.heatmap is None else [volumes.heatmap])
+    index = np.arange(first, last)[central]
+    images = np.stack([np.moveaxis(channel, SLICE_AXIS[plane], 0)[index] for channel in channels], axis=1)
+    return VertebraSlices(case, np.ascontiguousarray(images), distance[central], top, bottom)
+
+
+def slice_weights(distance: np.ndarray) -> np.ndarray:
+    """Return how likely each slice is drawn, up to a factor: 1 at the centre, falling linearly to 1/2."""
+    return 1.0 - (1.0 - END_WEIGHT) * np.abs(distance) / CENTRAL_FRACTION
+
+
+class Draw(NamedTuple):
+    """One batch before it is gathered; all (B,) int64."""
+
+    vertebra: Tensor
+    place: Tensor          # of the slice among the vertebra's
+    context_above: Tensor  # visible rows
+    context_below: Tensor
+
+
+def epoch_batches(store: "SliceStore", batch_size: int, seed: int, epoch: int) -> Iterator[Draw]:
+    """Yield the batches of an epoch: every vertebra once, in random order, the last batch maybe smaller."""
+    source = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(source >> np.uint64(1)))  # torch takes 63 bits
+    order = torch.randperm(len(store), generator=generator)
+    place = torch.multinomial(store.weights, 1, generator=generator).squeeze(1)       # (V,)
+    above, below = draw_training_context(len(store), generator)
+    for start in range(0, len(store), batch_size):
+        chosen = order[start:start + batch_size]
+        yield Draw(chosen, place[chosen], above[chosen], below[chosen])
+
+
+def central_draw(store: "SliceStore") -> Draw:
+    """Return the fixed draw of validation: the central slice of every vertebra, the context of inference."""
+    count = len(store)
+    context = inference_context(count)
+    return Draw(torch.arange(count), store.weights.argmax(1), context, context)

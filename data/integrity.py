@@ -1,0 +1,108 @@
+"""The whole cohort is checked before an hour is spent on it, and every problem is listed, not the first."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.aligned_dataset import MAKE_HEATMAPS, STRAIGHTEN, VertebraSlices, cut_vertebra, load_case
+from data.slice_cache import SliceStore
+from util.errors import InputError
+from util.paths import heatmap_path, straightened_ct, straightened_label
+from util.vertebrae import ANATOMICAL_ORDER, Cohort, healthy_labels, split_case
+
+
+def healthy_cases(cohort: Cohort, split: str, max_grade: int) -> list[str]:
+    """Return the cases of a split that are graded `max_grade` or below.
+
+    Raises:
+        InputError: there is none.
+    """
+    chosen = [case for case in cohort.cases(split) if cohort.grades[case] <= max_grade]
+    if not chosen:
+        raise InputError(f"{cohort.path}: expected vertebrae of grade {max_grade} or below in split "
+                         f"'{split}', found none among {len(cohort.cases(split))}; add healthy ones or "
+                         f"raise --healthy_max_grade")
+    return chosen
+
+
+def missing_files(cohort: Cohort, dataroot: Path, heatmaps: Path | None) -> dict[str, str]:
+    """Return, for each case of any split that lacks a file, what it lacks.
+
+    Raises:
+        InputError: not a single case has its straightened volumes, or its heatmap.
+    """
+    cases = cohort.cases()
+    straightened = [case for case in cases if straightened_ct(dataroot, case).is_file()]
+    if not straightened:
+        raise InputError(f"--dataroot {dataroot}: expected CT/<case>.nii.gz for the {len(cases)} cases of "
+                         f"{cohort.path}, found none; run: {STRAIGHTEN}, or point --dataroot elsewhere")
+    if heatmaps is not None and not any(heatmap_path(heatmaps, case).is_file() for case in cases):
+        raise InputError(f"--heatmaps {heatmaps}: expected <case>.nii.gz for the {len(cases)} cases of "
+                         f"{cohort.path}, found none; run: {MAKE_HEATMAPS}, or do without by "
+                         f"--attention none")
+    problems = {}
+    for case in cases:
+        wanted = {straightened_ct(dataroot, case): STRAIGHTEN, straightened_label(dataroot, case): STRAIGHTEN}
+        wanted |= {heatmap_path(heatmaps, case): MAKE_HEATMAPS} if heatmaps is not None else {}
+        lacking = [f"{path}: expected a file of case '{case}', found none; run: {command}"
+                   for path, command in wanted.items() if not path.is_file()]
+        if lacking:
+            problems[case] = "; ".join(lacking)
+    return problems
+
+
+def read_vertebra(case: str, cohort: Cohort, dataroot: Path, heatmaps: Path | None, *, plane: str,
+                  crop_cols: int, healthy_max_grade: int) -> VertebraSlices:
+    """Read a case and keep its slices.
+
+    Raises:
+        InputError: as `load_case` and `cut_vertebra`.
+    """
+    healthy = healthy_labels(cohort, split_case(case)[0], ANATOMICAL_ORDER, healthy_max_grade)
+    return cut_vertebra(case, load_case(dataroot, case, heatmaps, crop_cols), healthy, plane)
+
+
+def read_all(cases: Sequence[str], read: Callable[[str], VertebraSlices],
+             jobs: int) -> tuple[SliceStore, dict[str, str]]:
+    """Read cases in parallel threads (unpacking releases Python's lock).
+
+    Returns:
+        The slices of the cases that could be read, and the problem of each of the others.
+    """
+    from tqdm import tqdm
+
+    def attempt(case: str) -> VertebraSlices | str:
+        try:
+            return read(case)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = pool.map(attempt, cases)
+        results = list(tqdm(outcomes, total=len(cases), desc="read", unit="case", disable=None))
+    problems = {case: result for case, result in zip(cases, results, strict=True) if isinstance(result, str)}
+    return SliceStore([result for result in results if not isinstance(result, str)]), problems
+
+
+def report_problems(cohort: Cohort, problems: dict[str, str], *, skip: bool) -> None:
+    """Print every problem, one a line.
+
+    Args:
+        cohort: whose cases they are.
+        problems: by case.
+        skip: go on without those cases.
+
+    Raises:
+        InputError: there are problems and they may not be skipped.
+    """
+    for problem in _in_order(cohort.cases(), problems):
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems and not skip:
+        raise InputError(f"{cohort.path}: expected {len(cohort.cases())} sound cases, found {len(problems)} "
+                         f"with the problems above; mend them, or train without them by --skip_bad_cases")
+
+
+def _in_order(cases: Iterable[str], problems: dict[str, str]) -> list[str]:
+    """Return the problems in the order of the cases."""
+    return [problems[case] for case in cases if case in problems]
