@@ -17,6 +17,7 @@ THIRDS = ("anterior", "middle", "posterior")
 CENTRAL_SHARE = 2 / 5      # of the body's slices, those that heights are taken from
 RIM_FRACTION = 0.5         # a column lower than this fraction of the body's median height may be rim
 RIM_SHARE = 0.15           # of the depth: a longer run of low columns is a collapse, not rim, and stays
+SLIVER_FRACTION = 0.25     # slices at either side with less than this fraction of the median area are dropped
 GENANT_LIMITS = (0.20, 0.25, 0.40)  # loss where grades 1, 2 begin, and above which grade 3 lies (Genant 1993)
 PROFILE_POSITIONS = (np.arange(60) + 0.5) / 60  # relative depth, 0 anterior rim, 1 posterior rim
 
@@ -101,32 +102,32 @@ def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:
     within = mask[rows[0]:rows[1]]
     height = within.shape[0] - within.argmax(axis=0) - within[::-1].argmax(axis=0)
     columns_mm = np.where(within.any(axis=0), height, 0) * row_mm
-    slices = _trim(columns_mm.sum(axis=0), share=1.0)
-    median = float(np.median(columns_mm[columns_mm > 0]))
+    areas = columns_mm.sum(axis=0)
+    slices = _trim(areas, SLIVER_FRACTION * np.median(areas[areas > 0]), longest_share=1.0)
+    low_mm = RIM_FRACTION * np.median(columns_mm[columns_mm > 0])
     depth = np.zeros((mask.shape[2], 2), int)
     for index in range(*slices):
-        depth[index] = _trim(columns_mm[:, index], share=RIM_SHARE, median=median)
+        depth[index] = _trim(columns_mm[:, index], low_mm, longest_share=RIM_SHARE)
     if np.median(np.diff(depth[slice(*slices)])) < len(THIRDS):
         raise UndefinedHeightError(f"is less than {len(THIRDS)} columns deep")
     return BodyHeights(columns_mm, slices, depth, rows)
 
 
-def _trim(profile: np.ndarray, share: float, median: float | None = None) -> tuple[int, int]:
+def _trim(profile: np.ndarray, threshold: float, longest_share: float) -> tuple[int, int]:
     """Return the half-open extent of a profile without the low rim at either end.
 
-    A run of values below half the median is rim and dropped if it is no longer than `share` of the extent.
-    What lies between the two rims is never looked at.
+    A run of values below the threshold is rim, and dropped, if it is no longer than a share of the extent.
+    What lies between the two rims is never looked at. An empty profile has the extent 0, 0.
     """
     filled = np.flatnonzero(profile)
     if filled.size == 0:
         return 0, 0
     first, last = int(filled[0]), int(filled[-1]) + 1
-    threshold = RIM_FRACTION * (np.median(profile[filled]) if median is None else median)
     high = np.flatnonzero(profile[first:last] >= threshold)
     if high.size == 0:
         return first, last
     front, back = int(high[0]), last - first - int(high[-1]) - 1
-    longest = share * (last - first)
+    longest = longest_share * (last - first)
     return first + (front if front <= longest else 0), last - (back if back <= longest else 0)
 
 
@@ -233,13 +234,15 @@ def genant_grade(rhlv: np.ndarray) -> int | None:
 def fracture_kind(rhlv: np.ndarray) -> str:
     """Name the pattern that is largest in the losses of the thirds (3,): wedge, biconcave or crush.
 
-    Crush is what all thirds lost, wedge what the anterior third lost beyond the posterior, biconcave what
-    the middle lost beyond the mean of the two. 'none' for grade 0, '' where the loss is undefined.
+    As Genant's three ratios, each against the healthy shape: wedge is the loss of the anterior height
+    relative to the posterior, biconcave that of the middle relative to the posterior, crush that of the
+    posterior height itself. 'none' for grade 0, '' where the loss is undefined.
     """
     grade = genant_grade(rhlv)
     if not grade:
         return "" if grade is None else "none"
-    anterior, middle, posterior = (float(loss) for loss in rhlv[:3])
-    strength = {"crush": min(anterior, middle, posterior), "wedge": anterior - posterior,
-                "biconcave": middle - (anterior + posterior) / 2}
-    return max(strength, key=lambda kind: strength[kind])
+    anterior, middle, posterior = (1.0 - float(loss) for loss in rhlv[:3])
+    if posterior <= 0:
+        return "crush"
+    remaining = {"wedge": anterior / posterior, "biconcave": middle / posterior, "crush": posterior}
+    return min(remaining, key=lambda kind: remaining[kind])

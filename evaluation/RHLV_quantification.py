@@ -1,0 +1,167 @@
+"""Measure the relative height loss of every vertebra: synthetic body against original body.
+
+Reads straightened labels and `label_fake/`; writes a table (CSV, Excel), axial maps of height loss (NIfTI in
+percent, PNG) and curves from anterior to posterior (PNG) into `<output>/RHLV/`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.heights import (
+    BodyHeights,
+    HeightLoss,
+    UndefinedHeightError,
+    central_profiles_mm,
+    height_loss,
+    height_loss_map,
+    measure_body,
+    own_body,
+)
+from evaluation.rhlv_table import PARTS, Folders, read_seen, summarize, table_row, write_record, write_table
+from util.cli import add_stage_arguments, run_script
+from util.errors import InputError
+from util.paths import fake_label, make_folder, read_json, straightened_label
+from util.stage import run_stage
+from util.vertebrae import SPLITS, Cohort, label_name, read_cohort, split_case
+from util.volume import Volume, check_same_grid, read_mask, write_volume
+
+UNDEFINED = np.full(len(PARTS), np.nan)
+
+
+def quantify_case(case: str, folders: Folders, figures: bool) -> str | None:
+    """Measure one vertebra and write its record, map and pictures.
+
+    Returns:
+        Why its loss is undefined, if it is.
+
+    Raises:
+        InputError: a file is missing or damaged, grids differ, or the original label is not in its file.
+    """
+    original, synthetic = _read_bodies(case, folders)
+    try:
+        bodies = _measure(original, "original"), _measure(synthetic, "synthetic")
+    except UndefinedHeightError as error:
+        write_record(folders.record(case), HeightLoss(UNDEFINED, UNDEFINED, UNDEFINED, str(error)))
+        return str(error)
+    loss, loss_map = height_loss(*bodies), height_loss_map(*bodies)
+    write_volume(folders.loss_map(case), _map_volume(loss_map, bodies[1], synthetic.affine))
+    if figures:
+        _draw(case, folders, bodies, loss, loss_map)
+    write_record(folders.record(case), loss)
+    return loss.reason or None
+
+
+def _read_bodies(case: str, folders: Folders) -> tuple[Volume, Volume]:
+    """Read the target's own body, original and synthetic, as boolean volumes on one grid."""
+    _, label = split_case(case)
+    paths = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
+    original, synthetic = (read_mask(path) for path in paths)
+    check_same_grid(original, paths[0], synthetic, paths[1])
+    if not (original.array == label).any():
+        found = [int(value) for value in np.unique(original.array) if value]
+        raise InputError(f"{paths[0]}: expected label {label} ({label_name(label)}), found labels {found}; "
+                         f"straighten the case again or take it out of the cohort")
+    return (Volume(own_body(original.array, label), original.affine),
+            Volume(own_body(synthetic.array, label), synthetic.affine))
+
+
+def _measure(body: Volume, name: str) -> BodyHeights:
+    """Measure a body; the reason why it has no height says which body it is."""
+    try:
+        return measure_body(body.array, float(body.spacing_mm[0]))
+    except UndefinedHeightError as error:
+        raise UndefinedHeightError(f"the {name} body {error}") from error
+
+
+def _map_volume(loss: np.ndarray, synthetic: BodyHeights, affine: np.ndarray) -> Volume:
+    """Return the map in percent as one slab (1, columns, slices) that spans the synthetic body's rows."""
+    top, bottom = synthetic.rows
+    slab = np.eye(4)
+    slab[0, 0], slab[0, 3] = bottom - top, (top + bottom - 1) / 2
+    return Volume((100.0 * loss[None]).astype(np.float32), affine @ slab)
+
+
+def _draw(case: str, folders: Folders, bodies: tuple[BodyHeights, BodyHeights], loss: HeightLoss,
+          loss_map: np.ndarray) -> None:
+    """Draw the map and the curve of a case."""
+    from evaluation.rhlv_figures import draw_curve, draw_map
+
+    patient, label = split_case(case)
+    title = f"{patient}  {label_name(label)}"
+    draw_map(folders.map_picture(case), loss_map, title)
+    draw_curve(folders.curve_picture(case), *central_profiles_mm(*bodies), loss.rhlv, title)
+
+
+def is_complete(case: str, folders: Folders, figures: bool) -> bool:
+    """Tell whether a case's results are there and younger than what they were made from."""
+    record = folders.record(case)
+    sources = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
+    if not record.is_file() or not all(source.is_file() for source in sources):
+        return False
+    if record.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        return False
+    if read_json(record)["reason"] or not figures:
+        return True
+    return folders.map_picture(case).is_file() and folders.curve_picture(case).is_file()
+
+
+def chosen_cases(cohort: Cohort, split: str, output: Path) -> list[str]:
+    """Return the cases to measure: those of a split, or for 'all' those that were synthesized.
+
+    Raises:
+        InputError: there is none.
+    """
+    if split != "all":
+        return cohort.cases(split)
+    cases = [case for case in cohort.cases() if fake_label(output, case).is_file()]
+    total = len(cohort.cases())
+    if not cases:
+        raise InputError(f"{output / 'label_fake'}: expected synthetic labels of the {total} cases in "
+                         f"{cohort.path}, found none; run eval_3d_sagittal_twostage.py first")
+    print(f"RHLV: {len(cases)} of the cohort's {total} cases were synthesized")
+    return cases
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--dataroot", type=Path, help="straightened volumes; if not given, the cohort's "
+                        "'straightened' path, else dataset/straightened")
+    parser.add_argument("--output", type=Path, default=Path("output"),
+                        help="folder that holds label_fake/; results go to RHLV/ in it")
+    parser.add_argument("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort file")
+    parser.add_argument("--split", choices=("all", *SPLITS), default="all",
+                        help="cases to measure; 'all' takes those that were synthesized")
+    parser.add_argument("--no_figures", action="store_true", help="write no PNG")
+    add_stage_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the cases and write the table."""
+    args = build_parser().parse_args(argv)
+    cohort = read_cohort(args.cohort)
+    dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
+    folders = Folders(dataroot, args.output)
+    cases = chosen_cases(cohort, args.split, args.output)
+    make_folder(folders.output / "RHLV")
+    figures = not args.no_figures
+    status = run_stage("RHLV", partial(quantify_case, folders=folders, figures=figures), cases,
+                       partial(is_complete, folders=folders, figures=figures),
+                       jobs=args.jobs, overwrite=args.overwrite)
+    seen = read_seen(args.output)
+    rows = [table_row(case, cohort, folders, seen) for case in cohort.cases()
+            if is_complete(case, folders, figures=False)]
+    if rows:
+        summarize(write_table(rows, folders.output / "RHLV"))
+        print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({len(rows)} vertebrae)")
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))

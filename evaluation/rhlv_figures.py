@@ -1,0 +1,117 @@
+"""Pictures of height loss: the axial map and the curve from anterior to posterior.
+
+matplotlib is used through its objects (no pyplot, no display), so cases can be drawn in parallel.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.heights import GENANT_LIMITS, PROFILE_POSITIONS, THIRDS, relative_loss
+from util.paths import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOSS_RANGE_PERCENT = (-30.0, 60.0)  # of every map, so that maps compare; beyond it the colour saturates
+ORIGINAL_COLOUR, SYNTHETIC_COLOUR, LOSS_COLOUR = "#c2410c", "#0f766e", "#1e293b"
+GUIDE_COLOUR = "#94a3b8"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches, with the layout that keeps labels inside."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(path: str | Path, figure: "Figure") -> None:
+    """Write a figure as PNG, atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    with atomic_path(path) as temporary:
+        canvas.print_png(temporary)
+
+
+def draw_map(path: str | Path, loss: np.ndarray, title: str) -> None:
+    """Draw the axial map of height loss as radiologists see it: anterior up, the patient's right on the left.
+
+    Args:
+        path: PNG to write.
+        loss: (columns, slices) relative loss, NaN outside the body.
+        title: above the map.
+    """
+    from matplotlib.colors import TwoSlopeNorm
+
+    rows, columns = (np.flatnonzero(np.isfinite(loss).any(axis=axis)) for axis in (1, 0))
+    percent = 100.0 * loss[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    figure = new_figure(4.6, 3.6)
+    axes = figure.add_subplot()
+    low, high = LOSS_RANGE_PERCENT
+    image = axes.imshow(percent, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, low, high), aspect="equal")
+    bar = figure.colorbar(image, ax=axes, extend="both", ticks=[low, -15, 0, 20, 40, high], shrink=0.85)
+    bar.set_label("height loss (%)")
+    _mark_directions(axes)
+    axes.set_title(title, fontsize=10, pad=16)
+    save_figure(path, figure)
+
+
+def _mark_directions(axes: "Axes") -> None:
+    """Write the four anatomical directions around an axial map, and take the frame away."""
+    for text, x, y in (("A", 0.5, 1.03), ("P", 0.5, -0.04), ("R", -0.03, 0.5), ("L", 1.03, 0.5)):
+        axes.text(x, y, text, transform=axes.transAxes, ha="center", va="center", color="#64748b", fontsize=9)
+    axes.set_axis_off()
+
+
+def draw_curve(path: str | Path, original_mm: np.ndarray, synthetic_mm: np.ndarray, rhlv: np.ndarray,
+               title: str) -> None:
+    """Draw heights and height loss from anterior to posterior: mean over slices, and one SD either side.
+
+    Args:
+        path: PNG to write.
+        original_mm, synthetic_mm: (slices, positions) as `central_profiles_mm` returns them.
+        rhlv: (3 or more,) loss of the thirds, drawn as bars.
+        title: above the curves.
+    """
+    figure = new_figure(4.6, 4.4)
+    heights, losses = figure.subplots(2, 1, sharex=True)
+    position = 100.0 * PROFILE_POSITIONS
+    _draw_band(heights, position, synthetic_mm, SYNTHETIC_COLOUR, "synthetic")
+    _draw_band(heights, position, original_mm, ORIGINAL_COLOUR, "original")
+    heights.set_ylabel("height (mm)")
+    heights.set_ylim(bottom=0)
+    heights.legend(loc="lower right", frameon=False, fontsize=8)
+    heights.set_title(title, fontsize=10)
+    _draw_loss(losses, position, 100.0 * relative_loss(synthetic_mm, original_mm), 100.0 * rhlv[:3])
+    save_figure(path, figure)
+
+
+def _draw_band(axes: "Axes", position: np.ndarray, curves: np.ndarray, colour: str, name: str) -> None:
+    """Draw the mean of curves (slices, positions) with a band of one standard deviation."""
+    mean, spread = curves.mean(axis=0), curves.std(axis=0)
+    axes.plot(position, mean, color=colour, linewidth=1.8, label=name)
+    axes.fill_between(position, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_loss(axes: "Axes", position: np.ndarray, loss_percent: np.ndarray,
+               thirds_percent: np.ndarray) -> None:
+    """Draw the loss curve over its thirds, with the limits of the Genant grades."""
+    defined = loss_percent[np.isfinite(loss_percent).all(axis=1)]
+    for third, loss in enumerate(thirds_percent):
+        axes.bar(100 / 3 * (third + 0.5), loss, width=32, color=GUIDE_COLOUR, alpha=0.3)
+        axes.text(100 / 3 * (third + 0.5), 0.98, f"{THIRDS[third]}\n{loss:.0f} %", ha="center", va="top",
+                  fontsize=8, color="#475569", transform=axes.get_xaxis_transform())
+    for limit in GENANT_LIMITS:
+        axes.axhline(100 * limit, color=GUIDE_COLOUR, linewidth=0.8, linestyle=":")
+    axes.axhline(0, color=GUIDE_COLOUR, linewidth=0.8)
+    if len(defined):
+        _draw_band(axes, position, defined, LOSS_COLOUR, "loss")
+    lowest, highest = float(np.nanmin(thirds_percent)), float(np.nanmax(thirds_percent))
+    axes.set_ylim(min(-15.0, lowest - 5), max(75.0, highest + 30))
+    axes.set_ylabel("height loss (%)")
+    axes.set_xlabel("depth from anterior (0) to posterior (100), %")
+    axes.spines[["top", "right"]].set_visible(False)
