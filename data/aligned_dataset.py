@@ -99,8 +99,8 @@ def _check_straightened(path: Path, volume: Volume) -> None:
     """Check that a volume has the form that straightening writes."""
     found = (volume.array.shape, volume.array.dtype.name, volume.axis_codes)
     if found != (STRAIGHTENED_SHAPE, "uint8", AXIS_CODES):
-        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, axes {'-'.join(AXIS_CODES)}, "
-                         f"found {found[0]} of {found[1]}, axes {'-'.join(found[2])}; "
+        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, axes I-P-L, found "
+                         f"{found[0]} of {found[1]}, axes {'-'.join(found[2])}; "
                          f"run: {STRAIGHTEN} --overwrite")
 
 

@@ -1,0 +1,121 @@
+"""Flags of training."""
+
+import argparse
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from options.base_options import BaseOptions
+from util.cli import whole_number
+from util.errors import InputError
+
+# Terms of the generator's objective, as models.losses.ObjectiveWeights names them.
+TERMS = {
+    "gan": "adversarial, mean of the three discriminators; 0 trains without them",
+    "l1": "absolute difference of the restored rows, final CT",
+    "coarse_l1": "absolute difference of the restored rows, coarse CT",
+    "body_dice": "Dice of the restored body",
+    "neighbours_dice": "Dice of the healthy neighbours",
+    "edge": "edges of the soft body mask (EEM)",
+    "height": "relative height error, refinement (SHRM)",
+    "coarse_height": "relative height error, coarse stage",
+}
+
+
+def number_from(minimum: float) -> Callable[[str], float]:
+    """Return an argparse type for a finite number of at least `minimum`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected a number, found '{text}'") from error
+        if not minimum <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a finite number of at least {minimum}, found {text}")
+        return value
+
+    return parse
+
+
+class TrainOptions(BaseOptions):
+    """Flags of train.py."""
+
+    description = ("Trains the two-stage generator to draw a healthy vertebra between its neighbours, on the "
+                   "healthy vertebrae of the split 'train', watched on those of 'test'. Weights, options, log "
+                   "and a page of results land in <checkpoints_dir>/<name>/.")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags of training."""
+        super().add_arguments(parser)
+        self._add_method(parser)
+        self._add_course(parser)
+        self._add_objective(parser)
+        self._add_watching(parser)
+
+    def _add_method(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument_group("method").add_argument
+        add("--model", choices=("pix2pix",), default="pix2pix", help="the adversarial framework")
+        add("--direction", choices=("BtoA", "AtoB"), default="BtoA",
+            help="the task fixes it: a removed vertebra (B) becomes a healthy one (A); AtoB is refused")
+        add("--plane", choices=("sagittal", "coronal"), default="sagittal", help="whose slices are learned")
+        add("--netG", choices=("residual", "published"), default="residual",
+            help="generator; 'published' has the layers of the published one, and learns slowly")
+        add("--ngf", type=whole_number(1), default=16, help="base width of the generator")
+        add("--ndf", type=whole_number(1), default=64, help="base width of the discriminators")
+        add("--crop_cols", type=whole_number(16), default=128,
+            help="central columns that the networks see; 128 holds all content, 256 is the published input")
+        add("--attention", choices=("heatmap", "none"), default="heatmap",
+            help="guide the generator by heatmaps of fracture evidence (HGAM), or do without")
+        add("--healthy_max_grade", type=int, choices=(0, 1, 2, 3), default=0,
+            help="highest Genant grade that counts as healthy; 1 is the publication's choice")
+        add("--skip_bad_cases", action="store_true", help="train without the cases that have problems")
+
+    def _add_course(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument_group("course").add_argument
+        add("--batch_size", type=whole_number(1), default=16, help="slices a step, each of another vertebra")
+        add("--n_epochs", type=whole_number(1), default=1000, help="epochs at the full learning rate")
+        add("--n_epochs_decay", type=whole_number(0), default=100,
+            help="epochs after those, in which the rate falls linearly to zero")
+        add("--max_steps", type=whole_number(1),
+            help="end after so many steps if the epochs do not end sooner; the schedule shrinks with them: "
+            "the rate falls over the same share of the steps")
+        add("--lr", type=number_from(0.0), default=2e-4, help="learning rate of Adam")
+        add("--beta1", type=number_from(0.0), default=0.5, help="momentum of Adam")
+        add("--seed", type=whole_number(0), default=0, help="of weights, order, slices and contexts")
+        add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
+        add("--stop_after", type=whole_number(1),
+            help="stop and save after so many steps of this session, to go on later with --continue_train")
+        add("--dry_run", action="store_true", help="check everything, train nothing, write nothing")
+
+    def _add_objective(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("objective", "weights; those not given suit the chosen --netG")
+        for term, meaning in TERMS.items():
+            group.add_argument(f"--lambda_{term}", type=number_from(0.0), help=meaning)
+
+    def _add_watching(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument_group("watching").add_argument
+        add("--log_freq", type=whole_number(1), default=20, help="steps between lines of the log")
+        add("--val_freq", type=whole_number(1), default=500, help="steps between validations; each saves")
+        add("--display", choices=("none", "visdom"), default="none",
+            help="show results live; visdom needs requirements-visdom.txt and a server")
+        add("--display_server", default="http://localhost", help="address of the visdom server")
+        add("--display_port", type=whole_number(1), default=8097, help="port of the visdom server")
+
+    def check(self, args: Namespace) -> None:
+        """Refuse a wrong direction and columns that the networks cannot halve often enough.
+
+        Raises:
+            InputError: as said.
+        """
+        super().check(args)
+        if args.direction == "AtoB":
+            raise InputError("--direction AtoB: expected BtoA, found the inverse task, which would learn to "
+                             "erase healthy vertebrae instead of restoring them; use --direction BtoA")
+        if args.crop_cols % 16 or args.crop_cols > 256:
+            raise InputError(f"--crop_cols {args.crop_cols}: expected a multiple of 16 up to 256, found "
+                             f"another number; use 128 (all content) or 256 (the published input)")
+
+
+def run_folder(args: Namespace) -> Path:
+    """Return the folder of a run's weights, options, log and page."""
+    return args.checkpoints_dir / args.name
