@@ -1,0 +1,92 @@
+"""Make the embedded cohort: parametric spines with known truth, as a user would bring scans.
+
+Reads nothing. Writes <out>/<patient>/<patient>.nii.gz and _msk.nii.gz, the truth in <out>/<patient>/truth/,
+and the cohort file. The same seed writes the same bytes.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from util.cli import add_stage_arguments, run_script, whole_number
+from util.errors import InputError
+from util.paths import make_folder
+from util.stage import run_stage
+from util.vertebrae import SPLITS, Cohort, case_name, write_cohort
+
+PLAN_STREAM = 1_000_003  # apart from every patient's number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the script's parser."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out", default="./dataset/raw", help="folder for the patients")
+    parser.add_argument("--cohort", default="vertebra_data.json", help="cohort file to write")
+    parser.add_argument("--patients", type=whole_number(1), default=12, help="how many patients")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="decides everything; in the names")
+    parser.add_argument("--fracture_rate", type=float, default=0.20,
+                        help="share of fractured vertebrae; of these 50/35/15 %% are grade 1/2/3")
+    add_stage_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the cohort; return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    if not 0.0 <= arguments.fracture_rate <= 0.6:
+        raise InputError(f"--fracture_rate: expected 0 to 0.6, found {arguments.fracture_rate}; "
+                         f"a spine needs healthy neighbours")
+    return make_cohort(arguments.out, arguments.cohort, arguments.patients, arguments.seed,
+                       arguments.fracture_rate, jobs=arguments.jobs, overwrite=arguments.overwrite)
+
+
+def make_cohort(out: str | Path, cohort_path: str | Path, patients: int, seed: int, fracture_rate: float, *,
+                jobs: int = 1, overwrite: bool = False) -> int:
+    """Write the cohort file and every patient that is not complete; return the exit status."""
+    from phantom.cohort_plan import patient_names, plan_fractures, plan_splits
+
+    rng = np.random.default_rng([seed, PLAN_STREAM])
+    names = patient_names(seed, patients)
+    orders = plan_fractures(rng, patients, fracture_rate)
+    splits = plan_splits(rng, orders)
+    make_folder(out)
+    cohort = planned_cohort(cohort_path, out, names, orders, splits)
+    planned = dict(zip(names, orders, strict=True))
+    status = run_stage("phantom", partial(_make_patient, out, seed, planned), names,
+                       partial(_is_written, out, planned), jobs=jobs, overwrite=overwrite)
+    write_cohort(cohort_path, cohort)
+    return status
+
+
+def planned_cohort(path: str | Path, out: str | Path, names: Sequence[str], orders: Sequence[list],
+                   splits: Sequence[str]) -> Cohort:
+    """Return the cohort: every labelled vertebra of every patient, cranial to caudal, with its grade."""
+    from phantom.anatomy import LABELLED
+
+    cases: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    for name, fractures, split in zip(names, orders, splits, strict=True):
+        grades = {order.label: order.grade for order in fractures}
+        cases[split] |= {case_name(name, label): grades.get(label, 0) for label in sorted(LABELLED)}
+    return Cohort(Path(path), cases, {"raw": str(out)})
+
+
+def _make_patient(out: str | Path, seed: int, orders: dict[str, list], name: str) -> None:
+    """Draw and write one patient."""
+    from phantom.write_patient import draw_patient, write_patient
+
+    write_patient(out, draw_patient(seed, list(orders).index(name), name, orders[name]))
+
+
+def _is_written(out: str | Path, orders: dict[str, list], name: str) -> bool:
+    """Tell whether a patient is complete, with this plan's fractures (they depend on --patients)."""
+    from phantom.write_patient import is_written
+
+    return is_written(out, name, orders[name])
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))
