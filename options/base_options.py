@@ -4,13 +4,11 @@ import argparse
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from util.cli import whole_number
 from util.errors import InputError
-
-if TYPE_CHECKING:
-    from util.vertebrae import Cohort
+from util.vertebrae import read_cohort
 
 # Flags without a value of their own take the cohort file's `paths`, and where that says nothing, these.
 DEFAULT_FOLDERS = {"dataroot": ("straightened", Path("dataset/straightened")),
@@ -63,47 +61,34 @@ class BaseOptions:
         return args
 
     def check(self, args: Namespace) -> None:
-        """Refuse what the parser alone cannot see.
+        """Refuse what the parser alone cannot see, and fill in what follows from other flags.
 
         Raises:
-            InputError: a flag's value does not do.
+            InputError: a flag's value does not do, or the cohort file is missing or faulty.
         """
-        if args.gpu_ids is not None and not args.gpu_ids.lstrip("-").isdecimal():
-            raise InputError(f"--gpu_ids {args.gpu_ids}: expected the number of one GPU, or -1 for the CPU, "
-                             f"found '{args.gpu_ids}'; a run uses a single GPU")
+        if args.gpu_ids is not None:
+            args.device = device_of(args.gpu_ids)
         if not args.name or Path(args.name).name != args.name:
             raise InputError(f"--name '{args.name}': expected a plain folder name, found a path; "
                              f"use --checkpoints_dir for the folder around it")
+        paths = read_cohort(args.cohort).paths
+        for flag, (key, folder) in DEFAULT_FOLDERS.items():
+            if getattr(args, flag) is None:
+                setattr(args, flag, Path(paths.get(key, folder)))
 
 
-def choose_folders(args: Namespace, cohort: "Cohort") -> None:
-    """Fill in the folders that no flag named: from the cohort's `paths`, else the defaults."""
-    for flag, (key, folder) in DEFAULT_FOLDERS.items():
-        if getattr(args, flag) is None:
-            setattr(args, flag, Path(cohort.paths.get(key, folder)))
-
-
-def prepare_torch(args: Namespace) -> str:
-    """Apply --threads and return the device that --device and --gpu_ids ask for.
+def device_of(gpu_ids: str) -> str:
+    """Return the device that --gpu_ids names.
 
     Raises:
-        InputError: a GPU was asked for that is not there.
+        InputError: it is not one whole number.
     """
-    import torch
-
-    from util.device import choose_device
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.gpu_ids is None:
-        return choose_device(args.device)
-    number = int(args.gpu_ids)
-    if number < 0:
-        return "cpu"
-    if number >= torch.cuda.device_count():
-        raise InputError(f"--gpu_ids {number}: expected a GPU of that number, found "
-                         f"{torch.cuda.device_count()} GPUs; use another number, or -1 for the CPU")
-    return f"cuda:{number}"
+    try:
+        number = int(gpu_ids)
+    except ValueError as error:
+        raise InputError(f"--gpu_ids: expected the number of one GPU, or -1 for the CPU, found '{gpu_ids}'; "
+                         f"a run uses a single GPU") from error
+    return "cpu" if number < 0 else f"cuda:{number}"
 
 
 def resolved(args: Namespace) -> dict[str, Any]:

@@ -21,10 +21,12 @@ class TestOptions(BaseOptions):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the flags of inference."""
         super().add_arguments(parser)
+        parser.set_defaults(jobs=1)  # every further process holds the networks again
         add = parser.add_argument_group("inference").add_argument
-        add("--checkpoint", type=Path, nargs="+", help="generator; two, one per plane, are fused; without it "
+        add("--checkpoint", type=Path, help="generator; without it "
             f"<checkpoints_dir>/<name>/{BEST_GENERATOR}")
-        add("--fuse_name", help="run of the other plane, to fuse with the run --name")
+        add("--checkpoint_coronal", type=Path, help="generator of the other plane, to fuse with the first")
+        add("--name_coronal", help="the same by the name of its run")
         add("--output", type=Path, default=Path("output"), help="folder for the results")
         add("--split", choices=("all", "train", "test", "val"), default="all", help="cases of which split")
         add("--cases", nargs="+", default=[], help="only these cases")
@@ -34,20 +36,16 @@ class TestOptions(BaseOptions):
         add("--overwrite", action="store_true", help="redo what is already complete")
 
     def check(self, args: Namespace) -> None:
-        """Refuse more checkpoints than planes.
+        """Resolve names to `args.checkpoints`, one file per plane.
 
         Raises:
-            InputError: as said.
+            InputError: as `BaseOptions.check`, or the second plane is named twice.
         """
         super().check(args)
-        if args.checkpoint and (len(args.checkpoint) > 2 or args.fuse_name):
-            raise InputError(f"--checkpoint: expected one file, or two to fuse, and no --fuse_name, "
-                             f"found {len(args.checkpoint)}; name one sagittal and one coronal generator")
-
-
-def checkpoint_paths(args: Namespace) -> tuple[Path, ...]:
-    """Return the generators' files, one per plane."""
-    if args.checkpoint:
-        return tuple(args.checkpoint)
-    names = [args.name] + ([args.fuse_name] if args.fuse_name else [])
-    return tuple(args.checkpoints_dir / name / BEST_GENERATOR for name in names)
+        if args.checkpoint_coronal and args.name_coronal:
+            raise InputError("--name_coronal: expected it or --checkpoint_coronal, found both; leave one out")
+        first = args.checkpoint or args.checkpoints_dir / args.name / BEST_GENERATOR
+        second = args.checkpoint_coronal
+        if args.name_coronal:
+            second = args.checkpoints_dir / args.name_coronal / BEST_GENERATOR
+        args.checkpoints = (first, second) if second else (first,)

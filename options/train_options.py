@@ -41,8 +41,8 @@ class TrainOptions(BaseOptions):
     """Flags of train.py."""
 
     description = ("Trains the two-stage generator to draw a healthy vertebra between its neighbours, on the "
-                   "healthy vertebrae of the split 'train', watched on those of 'test'. Weights, options, log "
-                   "and a page of results land in <checkpoints_dir>/<name>/.")
+                   "healthy vertebrae of the split 'train', watched on those of 'test'. Weights, options, "
+                   "log and a page of results land in <checkpoints_dir>/<name>/.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the flags of training."""
