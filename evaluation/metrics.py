@@ -62,8 +62,8 @@ def ssim(synthetic: np.ndarray, original: np.ndarray, band: np.ndarray) -> float
     """Structural similarity of sagittal slices, averaged over the voxels of `band`.
 
     Arrays are (rows, columns, slices). The similarity map is made on whole slices `[:, :, z]` with a Gaussian
-    window (sigma 1.5, 11 x 11 pixels, population covariance: Wang et al. 2004), then averaged inside the band,
-    so the empty frame around it does not count. NaN where the band is empty.
+    window (sigma 1.5, 11 x 11 pixels, population covariance: Wang et al. 2004), then averaged inside the
+    band, so the empty frame around it does not count. NaN where the band is empty.
     """
     from skimage.metrics import structural_similarity
 
@@ -124,4 +124,5 @@ def bootstrap_interval(
     values: Sequence[float] | np.ndarray, patients: Sequence[str], seed: int = 0, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % interval of the mean of one value per row, from resampling patients (see `bootstrap_patients`)."""
-    return bootstrap_patients(finite_mean, [np.asarray(values, float)], patients, resamples=resamples, seed=seed)
+    columns = [np.asarray(values, float)]
+    return bootstrap_patients(finite_mean, columns, patients, resamples=resamples, seed=seed)

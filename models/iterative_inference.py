@@ -19,6 +19,7 @@ from util.geometry import (
     close_gap_maps,
     closed_top,
     compose,
+    gap_top,
     gather_rows,
     opened_body_map,
     replace_rows_map,
@@ -81,7 +82,8 @@ def restorable_neighbours(scan: Scan, label: int, wanted: Collection[int] | None
     """Return the adjacent vertebrae, upper first, that are wanted and wholly in the scan."""
     present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0}
     adjacent = [other for other in neighbours(label, present) if other is not None]
-    return [other for other in adjacent if (wanted is None or other in wanted) and not is_cut_off(scan, other)]
+    return [other for other in adjacent
+            if (wanted is None or other in wanted) and not is_cut_off(scan, other)]
 
 
 def is_cut_off(scan: Scan, label: int) -> bool:
@@ -108,22 +110,21 @@ def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
     restored = _close(scan, label, rows, frames)
     spread_mm = float(torch.cat([frame.heights_mm for frame in frames]).std(correction=0))
     voxels = int(np.count_nonzero(restored.label == label))
-    return restored, Restoration(label, height_mm, rows, float(bottom - top), spread_mm, plane_heights, voxels)
+    original_mm = float(bottom - top)
+    return restored, Restoration(label, height_mm, rows, original_mm, spread_mm, plane_heights, voxels)
 
 
 def _close(scan: Scan, label: int, rows: int, frames: Sequence[PlaneFrame]) -> Scan:
     """Close the gap to `rows` around the fused frames; labels and heatmap move along."""
     top, bottom = row_extent(scan.label == label)
     content = torch.from_numpy(scan.ct.any(axis=0))                                   # (C, Z)
-    ct_frame = fuse_ct(frames, stretched_frame(scan.ct, top, bottom, rows)) * content
+    drawn = fuse_ct(frames, stretched_block(scan.ct[top:bottom], rows)) * content     # (G, C, Z)
     extent = torch.tensor([top]), torch.tensor([bottom]), torch.tensor([rows])
-    ct = _volume(compose(_flat(scan.ct), _flat(ct_frame.round().to(torch.uint8)), *extent, fill=0.0), scan)
-    probability = fuse_body(frames)
-    body = _volume(compose(torch.zeros(_flat(probability).shape), _flat(probability), *extent, fill=0.0), scan) > 0.5
+    ct = _closed(scan.ct, drawn.round().to(torch.uint8), extent)
+    body = _closed(np.zeros_like(scan.ct), (fuse_body(frames) > 0.5).to(torch.uint8), extent) > 0
     outside, _ = close_gap_maps(*extent, len(scan.ct))
-    moved_label, heatmap = (_volume(gather_rows(_flat(array), outside, 0.0), scan)
+    moved_label, heatmap = (_volume(gather_rows(_flat(array), outside, 0.0), array.shape)
                             for array in (scan.label, scan.heatmap))
-    ct, moved_label = ct.copy(), moved_label.copy()
     _carry_intruders(scan, label, rows, ct, moved_label)
     moved_label[solid_body(body & (moved_label == 0))] = label
     return Scan(ct, moved_label, heatmap)
@@ -134,10 +135,10 @@ def fuse_ct(frames: Sequence[PlaneFrame], around: Tensor) -> Tensor:
 
     Args:
         frames: -1..1, one per plane.
-        around: (R, C, Z) 0..255, the surroundings in the opened frame.
+        around: (G, C, Z) 0..255, the surroundings.
 
     Returns:
-        (R, C, Z) float32 0..255.
+        (G, C, Z) float32 0..255.
     """
     total = torch.zeros_like(around)
     weights, rest = torch.zeros(1), torch.ones(1)
@@ -148,24 +149,35 @@ def fuse_ct(frames: Sequence[PlaneFrame], around: Tensor) -> Tensor:
 
 
 def fuse_body(frames: Sequence[PlaneFrame]) -> Tensor:
-    """Average the planes' body probabilities (R, C, Z) where they were generated, fading beyond."""
+    """Average the planes' body probabilities (G, C, Z) where they were generated, fading beyond."""
     weights = sum((frame.weight for frame in frames), torch.zeros(1))
     total = sum((frame.weight * frame.body for frame in frames), torch.zeros(1))
     return total / weights.clamp_min(1.0)
 
 
-def stretched_frame(ct: np.ndarray, top: int, bottom: int, height: int) -> Tensor:
-    """Return the opened frame with the rows [top, bottom) stretched linearly to the gap's central `height` rows.
+def stretched_block(block: np.ndarray, height: int) -> Tensor:
+    """Return rows stretched linearly to `height` rows, at the centre of a gap.
 
     What lies beside the body (muscle, fat, vessels) runs on through the rows that a restored vertebra adds.
 
+    Args:
+        block: (H, C, Z) the rows taken out, 0..255.
+
     Returns:
-        (R, C, Z) float32 0..255; zero outside those rows.
+        (G, C, Z) float32 0..255; zero in the gap's other rows.
     """
-    block = _flat(ct[top:bottom]).float()                                             # (1, 1, H, C * Z)
-    block = interpolate(block, size=(height, block.shape[3]), mode="bilinear", align_corners=False)
-    row_map = opened_body_map(torch.tensor([0]), torch.tensor([height]), len(ct))
-    return gather_rows(block, row_map, 0.0).reshape(ct.shape)
+    rows = _flat(block).float()                                                       # (1, 1, H, C * Z)
+    rows = interpolate(rows, size=(height, rows.shape[3]), mode="bilinear", align_corners=False)
+    row_map = opened_body_map(torch.tensor([0]), torch.tensor([height]), GAP_ROWS)
+    return gather_rows(rows, row_map, 0.0).reshape(GAP_ROWS, *block.shape[1:])
+
+
+def _closed(original: np.ndarray, gap: Tensor, extent: tuple[Tensor, Tensor, Tensor]) -> np.ndarray:
+    """Close a gap (G, C, Z) within a volume (R, C, Z); `extent` is top, bottom and height, (1,) each."""
+    opened = torch.zeros(original.shape, dtype=gap.dtype)
+    first = gap_top(len(original))
+    opened[first:first + GAP_ROWS] = gap
+    return _volume(compose(_flat(original), _flat(opened), *extent, fill=0.0), original.shape)
 
 
 def _carry_intruders(scan: Scan, label: int, rows: int, ct: np.ndarray, moved_label: np.ndarray) -> None:
@@ -176,9 +188,9 @@ def _carry_intruders(scan: Scan, label: int, rows: int, ct: np.ndarray, moved_la
     for other in intruders:
         row, column, index = np.nonzero(scan.label == other)
         is_above = 2 * row.mean() < top + bottom
-        target = row + (new_top - top if is_above else new_top + rows - bottom)
-        kept = (row >= top) & (row < bottom) & (target >= 0) & (target < len(ct))
-        source, target = (row[kept], column[kept], index[kept]), (target[kept], column[kept], index[kept])
+        new_row = row + (new_top - top if is_above else new_top + rows - bottom)
+        kept = (row >= top) & (row < bottom) & (new_row >= 0) & (new_row < len(ct))
+        source, target = (row[kept], column[kept], index[kept]), (new_row[kept], column[kept], index[kept])
         ct[target], moved_label[target] = scan.ct[source], other
 
 
@@ -201,7 +213,7 @@ def shift_rows(scan: Scan, offset: int) -> Scan:
     """Move a scan down by `offset` rows (up where negative); rows without a source are empty."""
     none = torch.tensor([0])
     row_map = replace_rows_map(none, none, torch.tensor([offset]), none, len(scan.ct))
-    ct, label, heatmap = (_volume(gather_rows(_flat(array), row_map, 0.0), scan)
+    ct, label, heatmap = (_volume(gather_rows(_flat(array), row_map, 0.0), array.shape)
                           for array in (scan.ct, scan.label, scan.heatmap))
     return Scan(ct, label, heatmap)
 
@@ -212,6 +224,6 @@ def _flat(volume: np.ndarray | Tensor) -> Tensor:
     return tensor.reshape(1, 1, len(volume), -1)
 
 
-def _volume(image: Tensor, scan: Scan) -> np.ndarray:
+def _volume(image: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """Undo `_flat`."""
-    return image.reshape(scan.ct.shape).numpy()
+    return image.reshape(shape).numpy()

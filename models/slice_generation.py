@@ -1,4 +1,4 @@
-"""One plane of one vertebra: every slice of its body through the generator, laid into the opened frame."""
+"""One plane of one vertebra: every slice of its body through the generator, laid into the gap."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
 
+from data.aligned_dataset import CENTRAL_FRACTION, SLICE_AXIS, body_slices
 from data.slice_input import RawSlices, SliceInput, build_slice_input, inference_context
-from util.geometry import row_extent
+from util.geometry import GAP_ROWS, gap_top, row_extent
 
-SLICE_AXIS = {"sagittal": 2, "coronal": 1}
 MARGIN_SLICES = 3          # generated beyond the body's ends, where the result fades into what lay there
-CENTRAL_FRACTION = 0.8     # of the body's slices, which training draws from; their heights count
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,24 @@ class PlaneModel:
 
 
 class PlaneFrame(NamedTuple):
-    """What one plane's generator drew, in the opened frame."""
+    """What one plane's generator drew in the rows of the gap (G = 40)."""
 
-    ct: Tensor           # (R, C, Z) float32 -1..1; 0 in slices that were not generated
-    body: Tensor         # (R, C, Z) float32 probability; 0 likewise
+    ct: Tensor           # (G, C, Z) float32 -1..1; 0 in slices that were not generated
+    body: Tensor         # (G, C, Z) float32 probability; 0 likewise
     weight: Tensor       # (1, C, 1) or (1, 1, Z): 1 in the body's slices, fading to 0 in the margin
-    heights_mm: Tensor   # (S,) predicted height of each slice of the body's central 4/5
+    heights_mm: Tensor   # (S,) predicted height of each slice of the body's central 4/5, where training draws
 
 
-def body_slices(body: np.ndarray, plane: str) -> tuple[int, int]:
-    """Return the first and last slice index of a 3-D body mask in a plane."""
-    axis = SLICE_AXIS[plane]
-    occupied = np.flatnonzero(body.any(axis=tuple(other for other in range(3) if other != axis)))
-    return int(occupied[0]), int(occupied[-1])
+def prepare_for_inference(generator: nn.Module) -> nn.Module:
+    """Put a generator into evaluation, its images in channels-last order and its spectral norms folded.
+
+    A folded norm is the same weight, computed once instead of in every pass.
+    """
+    for module in generator.modules():
+        if any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()):
+            nn.utils.remove_spectral_norm(module)
+    generator.eval().requires_grad_(False)
+    return generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
 
 def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int) -> PlaneFrame:
@@ -62,10 +67,10 @@ def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int)
     """
     body = scan.label == label
     count = body.shape[SLICE_AXIS[model.plane]]
-    first, last = body_slices(body, model.plane)
-    index = torch.arange(max(0, first - MARGIN_SLICES), min(count, last + 1 + MARGIN_SLICES))
-    half_length = max((last - first) / 2, 0.5)
-    offset = (index - (first + last) / 2) / half_length                             # (S,)
+    first, end = body_slices(body, model.plane)
+    index = torch.arange(max(0, first - MARGIN_SLICES), min(count, end + MARGIN_SLICES))
+    half_length = max((end - 1 - first) / 2, 0.5)
+    offset = (index - (first + end - 1) / 2) / half_length                          # (S,) -1..1 in the body
     raw = _raw_slices(scan, body, model.plane, index, offset.clamp(-1.0, 1.0))
     ct, probability, heights_mm = _run(model, raw, batch_slices)
     beyond = (offset.abs() - 1.0).clamp_min(0.0) * half_length                      # slices past the end
@@ -92,19 +97,21 @@ def _raw_slices(scan: Scan, body: np.ndarray, plane: str, index: Tensor, distanc
 
 
 def _run(model: PlaneModel, raw: RawSlices, batch_slices: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return CT (S, R, W), body probability (S, R, W) and height in mm (S,) of a batch of slices."""
+    """Return the gap's CT (S, G, W) and body probability (S, G, W), and the height in mm (S,), of slices."""
+    first = gap_top(raw.ct.shape[2])
+    gap = slice(first, first + GAP_ROWS)
     results = []
-    with torch.inference_mode(), torch.autocast(model.device.type, enabled=model.amp):
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.amp):
         for chunk in zip(*(tensor.split(batch_slices) for tensor in raw), strict=True):
             part = RawSlices(*(tensor.to(model.device) for tensor in chunk))
             context = inference_context(len(part.ct), model.device)
             output = model.generator(build_slice_input(part, context, context))
-            results.append((output.ct[:, 0], output.body[:, 0], output.height_mm))
+            results.append((output.ct[:, 0, gap], output.body[:, 0, gap], output.height_mm))
     ct, probability, heights = (torch.cat(parts).float().cpu() for parts in zip(*results, strict=True))
     return ct, probability, heights.reshape(-1)
 
 
 def _lay_out(slices: Tensor, index: Tensor, count: int, plane: str) -> Tensor:
-    """Return slices (S, R, W) as a volume (R, C, Z) of `count` slices, zero where there was none."""
-    volume = torch.zeros(count, *slices.shape[1:]).index_copy(0, index, slices)     # (N, R, W)
+    """Return slices (S, G, W) as a volume (G, C, Z) of `count` slices, zero where there was none."""
+    volume = torch.zeros(count, *slices.shape[1:]).index_copy(0, index, slices)     # (N, G, W)
     return volume.movedim(0, SLICE_AXIS[plane])

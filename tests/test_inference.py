@@ -64,7 +64,7 @@ def test_a_crushed_box_is_restored_to_the_voxel(plane):
     scan = box_scan()
     result, step = restore_vertebra(scan, 20, [painter(31, plane)], batch_slices=5)
     assert (step.height_mm, step.rows, step.original_height_mm, step.spread_mm) == (31, 31, 21, 0)
-    assert row_extent(result.label == 20) == (107, 138)            # 21 rows from 112: five more on either side
+    assert row_extent(result.label == 20) == (107, 138)           # 21 rows from 112: five more either side
     assert row_extent(result.label == 19) == (75, 99) and row_extent(result.label == 21) == (146, 170)
     expected = box_scan({19: (75, 99), 20: (107, 138), 21: (146, 170)})
     inside = np.zeros(SHAPE, bool)
@@ -171,9 +171,10 @@ def test_missing_and_cut_off_neighbours_are_left():
 
 
 def test_a_neighbour_that_is_not_drawn_stays_as_it_was():
-    empty = PlaneModel(lambda inputs: Drawn(inputs.masked_ct, inputs.gap * 0, torch.full((len(inputs.gap),), 30.0)),
-                       "sagittal", torch.device("cpu"))
-    result = synthesize(box_scan(), 20, [empty])
+    def blank(inputs: SliceInput) -> Drawn:
+        return Drawn(inputs.masked_ct, inputs.gap * 0, torch.full((len(inputs.gap),), 30.0))
+
+    result = synthesize(box_scan(), 20, [PlaneModel(blank, "sagittal", torch.device("cpu"))])
     assert [step.voxels for step in result.passes] == [0, 0, 0]
     assert row_extent(result.scan.label == 19)[1] - row_extent(result.scan.label == 19)[0] == 24
     assert not (result.scan.label == 20).any()
