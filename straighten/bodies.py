@@ -1,0 +1,107 @@
+"""The vertebral bodies of a patient on the straightened grid, and their centres in the scanner's world."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from straighten.curve import Curve, curve_through
+from straighten.sampling import grid_mm, sample_label, voxel_coordinates
+from straighten.vertebral_body import extract_body
+from util.volume import Volume
+
+WINDOW_ROWS = 50           # on either side of a body's centre; a body is at most 45 high, and may be tilted
+BORDER_FACE_MM2 = 20       # of a body in the scan's border planes from which on it counts as cut off
+CENTRE_TOLERANCE_MM = 3.0  # a curve further from a body than this is drawn anew
+MINIMUM_BODY_MM3 = 1000
+
+Boxes = dict[int, tuple[slice, slice, slice]]
+
+
+@dataclass(frozen=True)
+class Body:
+    """One vertebral body on the straightened grid.
+
+    Attributes:
+        rows: of the curve that the window covers.
+        voxels: (R, 128, 64) bool.
+    """
+
+    rows: slice
+    voxels: np.ndarray
+
+    @property
+    def centroid(self) -> np.ndarray:
+        """Return the centroid as a straightened point (row, posterior mm, left mm)."""
+        posterior, left = grid_mm()
+        row, column, side = np.argwhere(self.voxels).mean(axis=0)
+        return np.array([row + self.rows.start, column + posterior[0], side + left[0]])
+
+    @property
+    def volume_mm3(self) -> int:
+        """Return the number of voxels, of 1 mm each."""
+        return int(self.voxels.sum())
+
+
+def label_boxes(mask: Volume) -> Boxes:
+    """Return the bounding box of each label in a mask."""
+    from scipy.ndimage import find_objects
+
+    return {number: box for number, box in enumerate(find_objects(mask.array), start=1) if box is not None}
+
+
+def straightened_bodies(mask: Volume, boxes: Boxes, curve: Curve) -> dict[int, Body]:
+    """Return the body of each of the curve's vertebrae that has one in the mask."""
+    bodies = {}
+    for label in curve.centre_rows:
+        row = curve.target_row(label)
+        rows = slice(row - WINDOW_ROWS, row + WINDOW_ROWS)
+        voxels = extract_body(sample_label(mask, boxes[label], label, curve, rows))
+        if voxels.sum() >= MINIMUM_BODY_MM3:
+            bodies[label] = Body(rows, voxels)
+    return bodies
+
+
+def centres_in_world(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndarray]:
+    """Return the world position (3,) in mm of each body's centroid."""
+    return {label: curve.to_world(body.centroid) for label, body in bodies.items()}
+
+
+def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
+    """Return the curve through given centres, drawn anew where it misses the bodies, and the bodies on it.
+
+    Args:
+        mask: the scanner's.
+        boxes: of its labels.
+        centres_mm: world position (3,) by label, of labels in the mask.
+    """
+    curve = curve_through(centres_mm)
+    bodies = straightened_bodies(mask, boxes, curve)
+    if bodies and (len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM):
+        curve = curve_through(centres_in_world(bodies, curve))
+        bodies = straightened_bodies(mask, boxes, curve)
+    return curve, bodies
+
+
+def _largest_miss_mm(bodies: dict[int, Body], curve: Curve) -> float:
+    """Return the greatest distance between a body's centroid and its point on the curve."""
+    return max(float(np.linalg.norm(body.centroid - [curve.centre_rows[label], 0.0, 0.0]))
+               for label, body in bodies.items())
+
+
+def mask_centroids(mask: Volume, boxes: Boxes, labels: Iterable[int]) -> dict[int, np.ndarray]:
+    """Return the world position (3,) in mm of each label's centroid, arch and all."""
+    centroids = {}
+    for label in labels:
+        voxel = np.argwhere(mask.array[boxes[label]] == label).mean(axis=0) + [side.start for side in boxes[label]]
+        centroids[label] = mask.affine[:3, :3] @ voxel + mask.affine[:3, 3]
+    return centroids
+
+
+def is_cut_off(body: Body, curve: Curve, mask: Volume) -> bool:
+    """Tell whether a body runs into the border of the scan."""
+    coordinates = voxel_coordinates(curve, body.rows, mask.affine)[:, body.voxels]
+    last = np.array(mask.array.shape)[:, None] - 1
+    near = 0.5 / mask.spacing_mm[:, None] + 0.01  # samples 1 mm apart: one lies this close to a plane it crosses
+    at_border = (coordinates < near) | (coordinates > last - near)
+    return bool((at_border.sum(axis=1) >= BORDER_FACE_MM2).any())

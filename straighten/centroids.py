@@ -1,0 +1,87 @@
+"""Centroid files: the official VerSe form, and the published one without a direction."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from util.errors import InputError
+from util.paths import read_json, write_json
+from util.vertebrae import ANATOMICAL_ORDER, LABELS
+from util.volume import Volume, reorient
+
+
+def read_centroids(path: str | Path, mask: Volume) -> dict[int, np.ndarray]:
+    """Read a centroid file and return the world position (3,) in mm of each vertebra.
+
+    A first element {"direction": [axis codes]} tells how the array is oriented whose voxels the file counts;
+    without it they are the mask's own. Structures that are no vertebra (sacrum, subregions) are passed over.
+
+    Args:
+        path: the file.
+        mask: whose grid the voxels are counted on.
+
+    Raises:
+        InputError: the file is missing, no JSON, or of another form; a centroid lies outside the mask.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: expected a list of centroids in VerSe's form, found another; "
+                         f"run straighten/location_json_local.py --overwrite")
+    affine, shape = _counted_grid(path, entries, mask)
+    centroids: dict[int, np.ndarray] = {}
+    for entry in entries:
+        if "direction" in entry or entry.get("label") not in LABELS:
+            continue
+        voxel = _voxel(path, entry)
+        if not ((voxel >= -1.0) & (voxel <= shape)).all():
+            raise InputError(f"{path}: expected centroids inside the mask {tuple(shape.tolist())}, found label "
+                             f"{entry['label']} at {voxel.round(1).tolist()}; does the file belong to this mask?")
+        centroids[int(entry["label"])] = affine[:3, :3] @ voxel + affine[:3, 3]
+    if not centroids:
+        raise InputError(f"{path}: expected at least one vertebra, found none; "
+                         f"run straighten/location_json_local.py --overwrite")
+    return centroids
+
+
+def _counted_grid(path: str | Path, entries: list[dict[str, Any]], mask: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Return affine (4, 4) and shape (3,) of the array whose voxels a centroid file counts."""
+    codes = next((entry["direction"] for entry in entries if "direction" in entry), None)
+    if codes is None:
+        return mask.affine, np.array(mask.array.shape)
+    valid = isinstance(codes, list) and len(codes) == 3
+    if not valid or sorted("LPI".find({"R": "L", "A": "P", "S": "I"}.get(c, c)) for c in codes) != [0, 1, 2]:
+        raise InputError(f"{path}: expected a direction of three axis codes such as P, I, R, found {codes!r}; "
+                         f"correct the file")
+    empty = np.broadcast_to(np.uint8(0), mask.array.shape)  # takes no memory; only its grid is turned
+    turned = reorient(Volume(empty, mask.affine), (codes[0], codes[1], codes[2]))
+    return turned.affine, np.array(turned.array.shape)
+
+
+def _voxel(path: str | Path, entry: dict[str, Any]) -> np.ndarray:
+    """Return an entry's voxel coordinates (3,)."""
+    try:
+        voxel = np.array([float(entry[axis]) for axis in "XYZ"])
+    except (KeyError, TypeError, ValueError):
+        voxel = np.full(3, np.nan)
+    if not np.isfinite(voxel).all():
+        raise InputError(f"{path}: expected numbers X, Y, Z for label {entry['label']}, found {entry}; correct it")
+    return voxel
+
+
+def write_centroids(path: str | Path, centres_mm: Mapping[int, np.ndarray], mask: Volume) -> None:
+    """Write centroids in VerSe's form, in voxels of the mask as it lies in its file.
+
+    Args:
+        path: the file.
+        centres_mm: world position (3,) by label.
+        mask: on whose grid to count voxels.
+    """
+    to_voxel = np.linalg.inv(mask.affine)
+    entries: list[dict[str, Any]] = [{"direction": list(mask.axis_codes)}]
+    for label in ANATOMICAL_ORDER:
+        if label in centres_mm:
+            voxel = (to_voxel[:3, :3] @ centres_mm[label] + to_voxel[:3, 3]).round(2).tolist()
+            entries.append({"label": label, "X": voxel[0], "Y": voxel[1], "Z": voxel[2]})
+    write_json(path, entries)

@@ -1,0 +1,86 @@
+"""Sampling a scanner's volume on the straightened grid, once, straight from its own voxels.
+
+CT is sampled linearly. A label is not sampled by nearest neighbour: slices 2 to 3 mm apart would leave steps
+as high as the losses to be measured. Its signed distance to the surface, in mm, is interpolated linearly
+instead, and the label is where that is negative.
+"""
+
+import numpy as np
+
+from straighten.curve import Curve
+from util.volume import CONTENT_COLUMNS, STRAIGHTENED_SHAPE, Volume
+
+HALF_ROWS = STRAIGHTENED_SHAPE[0] // 2
+SLICES = STRAIGHTENED_SHAPE[2]
+AIR_HU = -1000.0
+CHUNK_ROWS = 64        # bounds memory: 64 x 128 x 64 points at a time
+DISTANCE_LIMIT_MM = 6.0
+
+
+def grid_mm() -> tuple[np.ndarray, np.ndarray]:
+    """Return posterior (128,) and left (64,) offsets from the curve in mm, float32; 0 at columns 64 and 32."""
+    return (np.arange(CONTENT_COLUMNS, dtype=np.float32) - CONTENT_COLUMNS // 2,
+            np.arange(SLICES, dtype=np.float32) - SLICES // 2)
+
+
+def voxel_coordinates(curve: Curve, rows: slice, affine: np.ndarray) -> np.ndarray:
+    """Return the scanner's voxel coordinates of straightened rows, (3, R, 128, 64) float32."""
+    to_voxel = np.linalg.inv(affine)
+    origin = curve.positions_mm[rows] @ to_voxel[:3, :3].T + to_voxel[:3, 3]           # (R, 3)
+    axes = np.einsum("ij,rjk->rik", to_voxel[:3, :3], curve.frames[rows])              # (R, 3, 3)
+    origin, axes = origin.T.astype(np.float32), axes.transpose(1, 2, 0).astype(np.float32)
+    posterior, left = grid_mm()
+    plane = axes[:, 1, :, None] * posterior + origin[..., None]                        # (3, R, 128)
+    return plane[..., None] + (axes[:, 2, :, None] * left)[:, :, None, :]
+
+
+def sample_ct(ct: Volume, curve: Curve, rows: slice) -> np.ndarray:
+    """Sample a CT linearly on straightened rows, (R, 128, 64) float32 HU; air outside the scan."""
+    from scipy.ndimage import map_coordinates
+
+    sampled = np.empty((rows.stop - rows.start, CONTENT_COLUMNS, SLICES), np.float32)
+    for first in range(rows.start, rows.stop, CHUNK_ROWS):
+        chunk = slice(first, min(first + CHUNK_ROWS, rows.stop))
+        coordinates = voxel_coordinates(curve, chunk, ct.affine)
+        part = sampled[chunk.start - rows.start:chunk.stop - rows.start]
+        map_coordinates(ct.array, coordinates, output=part, order=1, mode="constant", cval=AIR_HU)
+    return sampled
+
+
+def sample_label(mask: Volume, box: tuple[slice, slice, slice], label: int, curve: Curve, rows: slice) -> np.ndarray:
+    """Sample one label on straightened rows, (R, 128, 64) bool.
+
+    Args:
+        mask: the scanner's mask.
+        box: bounding box of the label in it.
+        label: which.
+        curve: of the patient.
+        rows: to sample.
+    """
+    from scipy.ndimage import map_coordinates
+
+    distance_mm, first = signed_distance(mask, box, label)
+    coordinates = voxel_coordinates(curve, rows, mask.affine)
+    coordinates -= np.array(first, np.float32)[:, None, None, None]
+    sampled = map_coordinates(distance_mm, coordinates, order=1, mode="constant", cval=DISTANCE_LIMIT_MM)
+    return sampled < 0.0
+
+
+def signed_distance(mask: Volume, box: tuple[slice, slice, slice], label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the signed distance to a label's surface (negative inside, mm, float32) and its first voxel (3,).
+
+    It covers the label's box and a border of two voxels, and is clipped: only its zero matters.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    first = np.array([side.start for side in box]) - 2
+    wanted = tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in box)
+    inside = mask.array[wanted] == label
+    before = [max(-start, 0) for start in first]
+    shape = [side.stop - side.start + 4 for side in box]
+    after = [full - have - lead for full, have, lead in zip(shape, inside.shape, before, strict=True)]
+    inside = np.pad(inside, list(zip(before, after, strict=True)))
+    spacing = mask.spacing_mm
+    outer = distance_transform_edt(~inside, sampling=spacing)
+    inner = distance_transform_edt(inside, sampling=spacing)
+    return np.clip(outer - inner, -DISTANCE_LIMIT_MM, DISTANCE_LIMIT_MM).astype(np.float32), first
