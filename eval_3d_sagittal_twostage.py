@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from options.test_options import TestOptions, checkpoint_paths
+from options.test_options import TestOptions
 from util.cli import run_script
 
 

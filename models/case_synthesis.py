@@ -77,7 +77,7 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     columns = {int(settings["crop_cols"]) for _, settings in loaded}
     if len(set(names)) != len(names) or len(columns) != 1:
         raise InputError(f"{checkpoints[-1]}: expected the other plane than {checkpoints[0]}, and its "
-                         f"columns, found planes {names}, columns {sorted(columns)}; name one checkpoint per plane")
+                         f"columns, found {' and '.join(names)}, {sorted(columns)} columns; choose others")
     return Models(planes, columns.pop(), any(settings["attention"] != "none" for _, settings in loaded))
 
 

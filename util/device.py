@@ -4,20 +4,20 @@ from util.errors import InputError
 
 
 def choose_device(name: str) -> str:
-    """Resolve a device's name: `auto` is the GPU where there is one, else the CPU.
+    """Resolve a device flag: `auto` is the GPU where there is one, else the CPU.
 
     Args:
-        name: `auto`, `cpu`, `cuda` or `cuda:<number>`.
+        name: `auto`, `cpu`, `cuda`, or `cuda:1` for the second GPU.
 
     Raises:
-        InputError: a GPU was asked for that is not there.
+        InputError: `cuda` was asked for and is not there.
     """
     import torch
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda" if found else "cpu"
-    number = int(name.partition(":")[2] or 0)
-    if name != "cpu" and number >= found:
-        raise InputError(f"--device {name}: expected that GPU, found {found} CUDA GPUs; use --device cpu or auto")
+    count = torch.cuda.device_count()
+    if name in ("auto", "cpu"):
+        return "cuda" if count and name == "auto" else "cpu"
+    if int(name.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {name}: expected that CUDA GPU, found {count or 'none'}; "
+                         f"use --device cpu or auto")
     return name
