@@ -1,0 +1,101 @@
+"""The inference script from the cohort file to the volumes, with a small untrained generator."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from eval_3d_sagittal_twostage import main
+from models.checkpoint import save_generator
+from models.generator import build_generator
+from tests.box_spine import write_box_cohort
+from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
+from util.volume import read_volume, write_volume
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_box_cohort(tmp_path_factory.mktemp("boxes"), patients=3, labels=(20,), fractures={"p2_20": 17})
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """One small generator per plane, with random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {}
+    for plane in ("sagittal", "coronal"):
+        torch.manual_seed(len(plane))
+        paths[plane] = folder / f"{plane}.safetensors"
+        save_generator(paths[plane], build_generator(ngf=4),
+                       {"plane": plane, "crop_cols": 128, "attention": "heatmap"})
+    return paths
+
+
+def run(cohort, checkpoint, output, *flags):
+    return main([*cohort.flags, f"--checkpoint={checkpoint}", f"--output={output}", "--device=cpu", "--jobs=1",
+                 "--threads=1", *flags])
+
+
+def rows_of(output):
+    with (output / "synthesis.csv").open(newline="") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+def test_writes_volumes_and_table_and_skips_what_is_complete(cohort, checkpoints, tmp_path, capsys):
+    assert run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p2_20") == 0
+    for made, source in ((fake_ct(tmp_path, "p2_20"), straightened_ct(cohort.dataroot, "p2_20")),
+                         (fake_label(tmp_path, "p2_20"), straightened_label(cohort.dataroot, "p2_20"))):
+        volume, original = read_volume(made), read_volume(source)
+        assert volume.array.shape == (256, 256, 64) and volume.array.dtype == np.uint8
+        assert np.allclose(volume.affine, original.affine)
+        assert not volume.array[:, :64].any() and not volume.array[:, 192:].any()
+    row = rows_of(tmp_path)["p2_20"]
+    assert (row["vertebra"], row["upper_vertebra"], row["lower_vertebra"]) == ("L1", "T12", "L2")
+    assert row["original_height_mm"] == "17.0" and 0 < float(row["height_mm"]) <= 40
+    assert row["sagittal_height_mm"] == row["height_mm"] and row["coronal_height_mm"] == ""
+    before = fake_ct(tmp_path, "p2_20").stat().st_mtime_ns
+    assert run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p2_20") == 0
+    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert fake_ct(tmp_path, "p2_20").stat().st_mtime_ns == before
+
+
+def test_another_method_is_not_taken_for_complete(cohort, checkpoints, tmp_path, capsys):
+    for flags in (["--iterative=none"], ["--iterative=fractured"]):
+        assert run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p2_20", *flags) == 0
+        assert "1 done, 0 skipped" in capsys.readouterr().out
+    assert rows_of(tmp_path)["p2_20"]["upper_height_mm"] == ""      # no neighbour is graded above 0
+
+
+def test_two_planes_are_fused(cohort, checkpoints, tmp_path):
+    fused = f"--checkpoint_coronal={checkpoints['coronal']}"
+    assert run(cohort, checkpoints["sagittal"], tmp_path, fused, "--cases", "p2_20", "--iterative=none") == 0
+    row = rows_of(tmp_path)["p2_20"]
+    mean = (float(row["sagittal_height_mm"]) + float(row["coronal_height_mm"])) / 2
+    assert float(row["height_mm"]) == pytest.approx(mean, abs=2e-3)
+
+
+def test_the_same_plane_twice_is_refused(cohort, checkpoints, tmp_path):
+    with pytest.raises(Exception, match="expected the other plane"):
+        run(cohort, checkpoints["sagittal"], tmp_path, f"--checkpoint_coronal={checkpoints['sagittal']}")
+
+
+def test_a_bad_case_does_not_stop_the_others(cohort, checkpoints, tmp_path, capsys):
+    path = heatmap_path(cohort.heatmaps, "p0_20")
+    whole = read_volume(path)
+    write_volume(path, type(whole)(whole.array[:, :, :60].copy(), whole.affine))
+    try:
+        assert run(cohort, checkpoints["sagittal"], tmp_path, "--iterative=none") == 1
+    finally:
+        write_volume(path, whole)
+    output = capsys.readouterr()
+    assert "2 done, 0 skipped (complete), 1 failed" in output.out
+    assert "p0_20 failed" in output.err and "expected the shape" in output.err
+    assert set(rows_of(tmp_path)) == {"p1_20", "p2_20"}
+
+
+def test_wrong_names_are_refused_in_one_line(cohort, checkpoints, tmp_path):
+    with pytest.raises(Exception, match="expected a generator's checkpoint, found no file"):
+        run(cohort, tmp_path / "none.safetensors", tmp_path)
+    with pytest.raises(Exception, match="--cases: expected cases"):
+        run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p9_20")
