@@ -3,6 +3,7 @@
 matplotlib is used through its objects (no pyplot, no display), so cases can be drawn in parallel.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LOSS_RANGE_PERCENT = (-30.0, 60.0)  # of every map, so that maps compare; beyond it the colour saturates
 ORIGINAL_COLOUR, SYNTHETIC_COLOUR, LOSS_COLOUR = "#c2410c", "#0f766e", "#1e293b"
 GUIDE_COLOUR = "#94a3b8"
+CLASS_COLOURS = ("#3b82f6", "#facc15", "#f97316", "#b91c1c")  # by rising grade
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -115,3 +117,29 @@ def _draw_loss(axes: "Axes", position: np.ndarray, loss_percent: np.ndarray,
     axes.set_ylabel("height loss (%)")
     axes.set_xlabel("depth from anterior (0) to posterior (100), %")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_scatter(path: str | Path, rhlv: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> None:
+    """Draw vertebrae in the space of their three losses, coloured by true class.
+
+    Args:
+        path: PNG to write.
+        rhlv: (N, 3) anterior, middle, posterior.
+        classes: (N,) indices into `names`.
+        names: of the classes.
+    """
+    from mpl_toolkits.mplot3d import Axes3D
+
+    figure = new_figure(6.4, 5.4)
+    axes = figure.add_subplot(projection=Axes3D.name)
+    percent = 100.0 * rhlv
+    for index, name in enumerate(names):
+        chosen = percent[classes == index]
+        axes.scatter(*chosen.T, color=CLASS_COLOURS[index], s=26, label=f"{name} ({len(chosen)})",
+                     edgecolors="white", linewidths=0.4, depthshade=False)
+    for axis, third in zip("xyz", THIRDS, strict=True):
+        getattr(axes, f"set_{axis}label")(f"{third} loss (%)")
+    axes.view_init(elev=22, azim=-58)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.set_box_aspect(None, zoom=0.9)
+    save_figure(path, figure)
