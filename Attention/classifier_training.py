@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from Attention.classifier import FractureClassifier, signed
 from Attention.classifier_data import Vertebra, augment, draw_augmentation, draw_batch
 from util.errors import InputError
 
+EMA_DECAY = 0.95  # weights averaged over 20 steps: the judged loss no longer jumps from look to look
 TEST_STRIDE = 3  # of a vertebra's slices every third, 3 mm, is judged while training
 
 
@@ -102,26 +104,56 @@ def describe(result: dict[str, Any]) -> str:
     return f"AUC {auc}, {', '.join(shares)}; called fractured: {', '.join(called)}"
 
 
-def _train_step(
-    classifier: FractureClassifier,
-    optimizer: torch.optim.Optimizer,
-    images: np.ndarray,
-    truth: np.ndarray,
-    plane: str,
-    generator: torch.Generator,
-    device: torch.device | str,
-) -> float:
-    """One update; returns the loss."""
-    slices = signed(images, device)  # (B, 1, R, C)
-    slices = augment(slices, draw_augmentation(slices.shape, plane, generator))
-    classifier.train()
-    loss = functional.binary_cross_entropy_with_logits(
-        classifier(slices), torch.as_tensor(truth, device=device)
-    )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+class Fitting:
+    """The network being fitted, its optimiser and its sources of chance.
+
+    Attributes:
+        averaged: the weights to judge and to keep, a moving average of the fitted ones.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Vertebra],
+        settings: dict[str, Any],
+        schedule: Schedule,
+        device: torch.device | str,
+        width: int,
+    ) -> None:
+        torch.manual_seed(schedule.seed)
+        self.train, self.settings, self.schedule, self.device = train, settings, schedule, device
+        self.rng = np.random.default_rng(schedule.seed)
+        self.generator = torch.Generator().manual_seed(schedule.seed)
+        self.classifier = FractureClassifier(width).to(device)
+        self.averaged = deepcopy(self.classifier)
+        rate = schedule.learning_rate
+        self.optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=rate, weight_decay=0.01)
+        self.pace = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rate, total_steps=schedule.steps)
+
+    def step(self) -> float:
+        """One update; returns the loss."""
+        images, truth = draw_batch(
+            self.train, self.settings["healthy_max_grade"], self.schedule.batch_size, self.rng
+        )
+        slices = signed(images, self.device)  # (B, 1, R, C)
+        changes = draw_augmentation(slices.shape, self.settings["plane"], self.generator)
+        logits = self.classifier.train()(augment(slices, changes))  # (B,)
+        loss = functional.binary_cross_entropy_with_logits(logits, torch.as_tensor(truth, device=self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.pace.step()
+        self._average()
+        return loss.item()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moves the averaged weights and normalisation statistics towards the fitted ones."""
+        fitted = self.classifier.state_dict()
+        done = self.pace.last_epoch  # the initial weights fade faster than the late ones
+        share = 1.0 - min(EMA_DECAY, done / (done + 9.0))
+        for name, value in self.averaged.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(fitted[name], share)
 
 
 def fit(
@@ -130,7 +162,7 @@ def fit(
     settings: dict[str, Any],
     schedule: Schedule,
     out: Path,
-    device: torch.device | str,
+    device: torch.device | str = "cpu",
     width: int = 16,
 ) -> dict[str, Any]:
     """Fits on `train`, keeps the weights with the lowest class-balanced loss on `test`.
@@ -151,26 +183,19 @@ def fit(
     """
     from tqdm import trange
 
-    torch.manual_seed(schedule.seed)
-    rng, generator = np.random.default_rng(schedule.seed), torch.Generator().manual_seed(schedule.seed)
-    classifier = FractureClassifier(width).to(device)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=schedule.learning_rate, weight_decay=0.01)
-    pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.learning_rate, total_steps=schedule.steps)
+    fitting = Fitting(train, settings, schedule, device, width)
     best: dict[str, Any] = {}
     losses: list[float] = []
-    with (out / "log.jsonl").open("w", encoding="utf-8") as log, trange(schedule.steps, unit="step") as steps:
-        for step in steps:
-            batch = draw_batch(train, settings["healthy_max_grade"], schedule.batch_size, rng)
-            losses.append(_train_step(classifier, optimizer, *batch, settings["plane"], generator, device))
-            pace.step()
-            steps.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}")
-            if (step + 1) % schedule.validate_every and step + 1 < schedule.steps:
+    with (out / "log.jsonl").open("w", encoding="utf-8") as log:
+        for step in trange(1, schedule.steps + 1, desc="fitting", unit="step", mininterval=1.0):
+            losses.append(fitting.step())
+            if step % schedule.validate_every and step < schedule.steps:
                 continue
-            result = _judge(classifier, test, settings, device) | {"step": step + 1}
-            entry = {"step": step + 1, "train_loss": float(np.mean(losses)), "test": result}
+            result = _judge(fitting.averaged, test, settings, device)
+            entry = {"step": step, "train_loss": float(np.mean(losses)), "test": result}
             print(json.dumps(entry), file=log, flush=True)
             losses.clear()
-            best = _keep(classifier, result, best, settings, asdict(schedule), out)
+            best = _keep(fitting.averaged, result, best, settings, schedule, step, out)
     return best if test else {}
 
 
@@ -192,13 +217,14 @@ def _keep(
     result: dict[str, Any],
     best: dict[str, Any],
     settings: dict[str, Any],
-    schedule: dict[str, Any],
+    schedule: Schedule,
+    step: int,
     out: Path,
 ) -> dict[str, Any]:
     """Writes the weights as the latest and, where they are better, as the best; returns the best report."""
-    training = {"schedule": schedule, "test": result}
+    training = {"step": step, "schedule": asdict(schedule), "test": result}
     save_classifier(out / "latest.safetensors", classifier, settings, training)
     if best and result.get("loss", 0.0) > best.get("loss", 0.0):
         return best
     save_classifier(out / "best.safetensors", classifier, settings, training)
-    return result
+    return result | {"step": step}
