@@ -16,7 +16,8 @@ from util.volume import read_volume, write_volume
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    return write_box_cohort(tmp_path_factory.mktemp("boxes"), patients=3, labels=(20,), fractures={"p2_20": 17})
+    folder = tmp_path_factory.mktemp("boxes")
+    return write_box_cohort(folder, patients=3, labels=(20,), fractures={"p2_20": 17})
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def checkpoints(tmp_path_factory):
 
 
 def run(cohort, checkpoint, output, *flags):
-    return main([*cohort.flags, f"--checkpoint={checkpoint}", f"--output={output}", "--device=cpu", "--jobs=1",
-                 "--threads=1", *flags])
+    return main([*cohort.flags, f"--checkpoint={checkpoint}", f"--output={output}", "--device=cpu",
+                 "--jobs=1", "--threads=1", *flags])
 
 
 def rows_of(output):
