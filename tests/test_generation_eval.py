@@ -123,7 +123,7 @@ def test_comparing_a_box_that_came_out_lower():
 
 @pytest.fixture
 def cohort(tmp_path):
-    """A patient in val whose synthetic bodies are two rows lower than the originals; L1 is fractured, L2 not."""
+    """A patient in val whose synthetic bodies are two rows lower than the originals; only L1 is fractured."""
     made = write_box_cohort(tmp_path, patients=3, labels=(20, 21), fractures={"p2_20": 15})
     for case in made.cohort.cases("val"):
         ct = read_volume(straightened_ct(made.dataroot, case))
