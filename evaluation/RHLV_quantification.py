@@ -21,7 +21,7 @@ from evaluation.heights import (
     measure_body,
     own_body,
 )
-from evaluation.rhlv_table import PARTS, Folders, read_seen, summarize, table_row, write_record, write_table
+from evaluation.rhlv_table import PARTS, Folders, summarize, table_row, write_record, write_table
 from util.cli import add_stage_arguments, run_script
 from util.errors import InputError
 from util.paths import fake_label, make_folder, read_json, straightened_label
@@ -137,6 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort file")
     parser.add_argument("--split", choices=("all", *SPLITS), default="all",
                         help="cases to measure; 'all' takes those that were synthesized")
+    parser.add_argument("--trained_on", choices=("train", "none"), default="train",
+                        help="what of this cohort the generator was trained on, for the column "
+                        "seen_in_training; 'none' for weights from another cohort")
     parser.add_argument("--no_figures", action="store_true", help="write no PNG")
     add_stage_arguments(parser)
     return parser
@@ -154,8 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = run_stage("RHLV", partial(quantify_case, folders=folders, figures=figures), cases,
                        partial(is_complete, folders=folders, figures=figures),
                        jobs=args.jobs, overwrite=args.overwrite)
-    seen = read_seen(args.output)
-    rows = [table_row(case, cohort, folders, seen) for case in cohort.cases()
+    rows = [table_row(case, cohort, folders, args.trained_on) for case in cohort.cases()
             if is_complete(case, folders, figures=False)]
     if rows:
         summarize(write_table(rows, folders.output / "RHLV"))

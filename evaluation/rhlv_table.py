@@ -50,8 +50,8 @@ def write_record(path: Path, loss: HeightLoss) -> None:
                       "rhlv": listed(loss.rhlv), "reason": loss.reason})
 
 
-def table_row(case: str, cohort: Cohort, folders: Folders, seen: dict[str, bool]) -> dict[str, Any]:
-    """Return the table's row of a measured case."""
+def table_row(case: str, cohort: Cohort, folders: Folders, trained_on: str) -> dict[str, Any]:
+    """Return the table's row of a measured case; `trained_on` names the split that the generator has seen."""
     patient, label = split_case(case)
     record = read_json(folders.record(case))
     rhlv = np.array([math.nan if value is None else value for value in record["rhlv"]])
@@ -61,7 +61,7 @@ def table_row(case: str, cohort: Cohort, folders: Folders, seen: dict[str, bool]
     row |= dict(zip((f"height_synthetic_{part}_mm" for part in PARTS), record["synthetic_mm"], strict=True))
     row |= dict(zip((f"rhlv_{part}" for part in PARTS), rhlv, strict=True))
     return row | {"kind": fracture_kind(rhlv), "rule_grade": genant_grade(rhlv),
-                  "seen_in_training": seen.get(case, row["split"] == "train"), "reason": record["reason"]}
+                  "seen_in_training": row["split"] == trained_on, "reason": record["reason"]}
 
 
 def write_table(rows: list[dict[str, Any]], folder: Path) -> "pd.DataFrame":
@@ -74,19 +74,6 @@ def write_table(rows: list[dict[str, Any]], folder: Path) -> "pd.DataFrame":
     with atomic_path(folder / "rhlv.xlsx") as temporary:
         table.round(4).to_excel(temporary, index=False, sheet_name="RHLV", freeze_panes=(1, 1))
     return table
-
-
-def read_seen(output: Path) -> dict[str, bool]:
-    """Return which cases the generator was trained on, if inference noted it in `synthesis.csv`."""
-    import pandas as pd
-
-    path = output / "synthesis.csv"
-    if not path.is_file():
-        return {}
-    table = pd.read_csv(path)
-    if not {"case", "seen_in_training"} <= set(table.columns):
-        return {}
-    return dict(zip(table["case"], table["seen_in_training"].astype(bool), strict=True))
 
 
 def summarize(table: "pd.DataFrame") -> None:

@@ -83,11 +83,9 @@ def test_a_second_run_skips_and_a_new_synthesis_is_measured_again(cohort, capsys
     assert read_table(cohort).loc["a_b_20", "rhlv_overall"] == pytest.approx(0.25)
 
 
-def test_the_checkpoint_knows_better_than_the_split_what_it_has_seen(cohort):
-    text = "case,seen_in_training\na_b_20,False\nc_19,True\n"
-    (cohort.parent / "output" / "synthesis.csv").write_text(text)
-    run(cohort, "--no_figures")
-    assert list(read_table(cohort)["seen_in_training"]) == [False, True]
+def test_weights_from_another_cohort_have_seen_no_case(cohort):
+    run(cohort, "--no_figures", "--trained_on", "none")
+    assert not read_table(cohort)["seen_in_training"].any()
 
 
 def original_path(root: Path) -> Path:
