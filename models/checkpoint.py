@@ -48,8 +48,8 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise InputError(f"{path}: expected a generator's checkpoint, found no file; train one with: {TRAIN}, "
-                         f"or name another by --checkpoint or --name")
+        raise InputError(f"{path}: expected a generator's checkpoint, found no file; train one with: "
+                         f"{TRAIN}, or name another by --checkpoint or --name")
     try:
         with safe_open(path, framework="np") as archive:
             metadata = archive.metadata() or {}
@@ -95,8 +95,8 @@ def load_state(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing or damaged.
     """
     if not Path(path).is_file():
-        raise InputError(f"--continue_train: expected {path}, found none; check --name and --checkpoints_dir, "
-                         f"or start without --continue_train")
+        raise InputError(f"--continue_train: expected {path}, found none; check --name and "
+                         f"--checkpoints_dir, or start without --continue_train")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and zip each raise their own for a damaged file

@@ -1,0 +1,153 @@
+"""The conditional adversarial model: a two-stage generator against three patch discriminators.
+
+Frames. The generator works in the opened frame, where the gap lies at the centre. Image losses and the image
+discriminators look at the CT composed at the true height, in the original frame, so that like is compared
+with like. The mask is judged in the opened frame. Heights are learned by their own loss.
+"""
+
+from argparse import Namespace
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from data.slice_input import RawSlices, build_slice_input, build_slice_truth
+from models.base_model import BaseModel, set_requires_grad
+from models.discriminator import Discriminators
+from models.generator import build_generator
+from models.generator_output import GeneratorOutput
+from models.losses import ObjectiveWeights, edge_loss, gan_loss, masked_l1, relative_height_loss, soft_dice
+from util.geometry import compose
+
+BETA2 = 0.999
+IMAGE_ROWS = 128  # judged of the composed CT: 44 and more on either side of the restored ones
+MASK_ROWS = 64    # judged of the opened mask: the gap and 12 rows on either side
+
+
+def objective_weights(options: Namespace) -> ObjectiveWeights:
+    """Return the weights that suit --netG, with those that --lambda_* give."""
+    given = {term.name: getattr(options, f"lambda_{term.name}") for term in fields(ObjectiveWeights)}
+    return replace(ObjectiveWeights.for_generator(options.netG),
+                   **{term: weight for term, weight in given.items() if weight is not None})
+
+
+def central_rows(images: Tensor, rows: int) -> Tensor:
+    """Return the central rows of images (B, C, R, W); all of them if there are no more."""
+    first = max(0, (images.shape[2] - rows) // 2)
+    return images[:, :, first:first + rows]
+
+
+class Pix2PixModel(BaseModel):
+    """Generator and discriminators, their objective, and one step of training."""
+
+    def __init__(self, options: Namespace, device: str) -> None:
+        super().__init__(device)
+        torch.manual_seed(options.seed)
+        self.weights = objective_weights(options)
+        self.amp = options.amp
+        self.amp_generator = options.amp and options.netG != "published"  # its spectral norm needs float32
+        betas = (options.beta1, BETA2)
+        self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
+        self.add_network("generator", self.generator, options.lr, betas)
+        self.discriminators = Discriminators(options.ndf) if self.weights.gan > 0 else None
+        if self.discriminators is not None:
+            self.add_network("discriminators", self.discriminators, options.lr, betas)
+
+    def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor) -> None:
+        """Build the sample of a batch on the device.
+
+        Args:
+            raw: slices in the original frame.
+            context_above, context_below: (B,) visible rows on either side of the gap.
+        """
+        raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
+        context = context_above.to(self.device), context_below.to(self.device)
+        self.seen = build_slice_input(raw, *context)
+        self.truth = build_slice_truth(raw, *context)
+        self.body = raw.body.float()                                             # (B, 1, R, C) original frame
+
+    def optimize_parameters(self) -> None:
+        """Take one step: discriminators on the detached result, then the generator against them."""
+        with self._autocast(self.amp_generator):
+            output = self.generator(self.seen)
+        output = GeneratorOutput(*(result.float() for result in output))
+        composed = self._compose(output.ct)
+        self.losses = {}
+        if self.discriminators is not None:
+            self._step_discriminators(composed.detach(), output.body.detach())
+        self._step_generator(output, composed)
+
+    def _step_discriminators(self, composed: Tensor, body: Tensor) -> None:
+        """Teach the discriminators to tell real from restored; both go through in one batch."""
+        set_requires_grad(self.networks["discriminators"].parameters(), True)
+        logits = self._judge(torch.cat([self.truth.ct, composed]), torch.cat([self.truth.body, body]),
+                             self.body.repeat(2, 1, 1, 1))
+        halves = [each.chunk(2) for each in logits]
+        losses = [(gan_loss(real, True) + gan_loss(fake, False)) / 2 for real, fake in halves]
+        self._update("discriminators", torch.stack(losses).sum())
+        set_requires_grad(self.networks["discriminators"].parameters(), False)
+        names = ("D_image", "D_mask", "D_target")
+        self.losses |= {name: loss.detach() for name, loss in zip(names, losses, strict=True)}
+
+    def _step_generator(self, output: GeneratorOutput, composed: Tensor) -> None:
+        """Move the generator down its objective."""
+        terms = self.objective_terms(output, composed)
+        total = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
+        self._update("generator", total)
+        self.losses |= {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}
+
+    def objective_terms(self, output: GeneratorOutput, composed: Tensor) -> dict[str, Tensor]:
+        """Return the terms of the objective whose weight is not zero, unweighted, by their names."""
+        truth = self.truth
+        everywhere = truth.ct.new_ones(1)  # outside the restored rows the composed CT equals the true one
+        terms = {
+            "l1": lambda: masked_l1(composed, truth.ct, everywhere),
+            "coarse_l1": lambda: masked_l1(self._compose(output.coarse_ct), truth.ct, everywhere),
+            "body_dice": lambda: soft_dice(output.body, truth.body),
+            "neighbours_dice": lambda: soft_dice(output.coarse_neighbours, truth.neighbours),
+            "edge": lambda: edge_loss(output.body, truth.body),
+            "height": lambda: relative_height_loss(output.height_mm, truth.height_mm),
+            "coarse_height": lambda: relative_height_loss(output.coarse_height_mm, truth.height_mm),
+            "gan": lambda: self._adversarial(composed, output.body),
+        }
+        return {name: term() for name, term in terms.items() if getattr(self.weights, name) > 0}
+
+    def _adversarial(self, composed: Tensor, body: Tensor) -> Tensor:
+        """Return how far the discriminators are from taking the result for real, their mean."""
+        logits = self._judge(composed, body, self.body)
+        return torch.stack([gan_loss(each, True) for each in logits]).mean()
+
+    def _judge(self, image: Tensor, mask: Tensor, body: Tensor) -> list[Tensor]:
+        """Return the three discriminators' logits.
+
+        Args:
+            image: (B, 1, R, C) composed CT.
+            mask: (B, 1, R, C) body, opened frame.
+            body: (B, 1, R, C) true body, original frame.
+        """
+        assert self.discriminators is not None
+        with parametrize.cached():
+            for module in self.discriminators.modules():
+                if parametrize.is_parametrized(module):
+                    _ = module.weight  # the spectral norm, in float32, once for this pass
+            with self._autocast(self.amp):
+                logits = self.discriminators(central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
+                                             central_rows(body, IMAGE_ROWS))
+        return [each.float() for each in logits]
+
+    def _compose(self, generated: Tensor) -> Tensor:
+        """Close the gap at the true height: (B, 1, R, C) of the opened frame to the original frame."""
+        truth = self.truth
+        return compose(truth.ct, generated, truth.top, truth.bottom, truth.bottom - truth.top)
+
+    def _autocast(self, wanted: bool) -> AbstractContextManager[None]:
+        """Return the context in which convolutions run in bfloat16, if wanted."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """Take one optimiser step of a network."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
