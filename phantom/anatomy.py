@@ -54,14 +54,14 @@ LABELLED = tuple(level.label for level in LEVELS if level.label)
 AGE_YEARS = (35.0, 90.0)
 SEX_SCALE = {"female": 0.955, "male": 1.045}  # women 8-9 % smaller
 PERSON_SCALE_SD = 0.05
-PERSON_WEDGE_SD_DEG = 1.3
+PERSON_WEDGE_SD_DEG = 1.0
 HEIGHT_NOISE_SD = 0.031  # per level: adjacent heights then have a ratio of SD 0.031 * sqrt(2) = 0.044
 WEDGE_NOISE_SD_DEG = 1.1  # per level: the anterior ratio then has an SD of 0.059
 SIZE_NOISE_SD = 0.02  # width and depth
 DISC_NOISE_SD = 0.10
-LORDOSIS_SCALE_SD = 0.18
+LORDOSIS_SCALE_SD = 0.13
 THORACIC_KYPHOSIS_DEG = (0.5, 2.0)  # of each thoracic disc, on top of the vertebrae's own wedges
-LEVEL_TILT_SD_DEG = 4.0  # of L3, which lies nearly level
+CHORD_TILT_SD_DEG = 3.0  # of the line from L5 to T8 against the vertical
 SCOLIOSIS_SD_DEG = 1.2  # per disc, at the apex of a smooth curve
 
 # bodies
@@ -79,7 +79,9 @@ FRACTURED_CEILING_HU = 145.0  # fractured patients are mostly below
 CORTEX_HU = (850.0, 1200.0)
 CORTEX_MM = (0.40, 0.55)  # bodies: the shell of 0.35 mm with the dense trabeculae that lean on it
 ENDPLATE_MM = (0.55, 0.80)
-ARCH_CORTEX_MM = 1.3
+ARCH_CORTEX_MM = 1.7
+ARCH_MARROW = 1.35  # density of the arch's marrow against the body's
+RIPPLE_MM = 0.3  # endplates are not smooth
 
 # soft tissue
 DISC_HU = 78.0
@@ -87,6 +89,7 @@ MUSCLE_HU = 52.0
 FAT_HU = -98.0
 BLOOD_HU = 42.0
 CONTRAST_HU = (120.0, 240.0)
+EPIDURAL_HU = -35.0
 CSF_HU = 18.0
 CORD_HU = 38.0
 LUNG_HU = -860.0
@@ -95,6 +98,8 @@ KIDNEY_HU = 34.0
 GAS_HU = -950.0
 AIR_HU = -1000.0
 CALCIFICATION_HU = 750.0
+
+DISC_YIELD = (0.40, 0.65)  # how much of an endplate's tilt the spine above takes; the disc takes the rest
 
 # fractures: where they happen (T12 and L1 most) and how much is lost
 LEVEL_WEIGHT = {15: 1.4, 16: 0.8, 17: 0.8, 18: 1.2, 19: 2.2, 20: 2.6, 21: 1.5, 22: 1.2, 23: 1.0, 24: 0.7}

@@ -81,8 +81,8 @@ def _pedicle(vertebra: Vertebra, frame: Frame) -> Rod:
     """From the body's posterior corner past the canal."""
     width = 0.5 * vertebra.level.pedicle_width * frame.scale
     height = 0.5 * vertebra.level.pedicle_height * frame.scale
-    return Rod((frame.pedicle_x, frame.back - 5.0, frame.pedicle_z),
-               (frame.pedicle_x, frame.back + 0.75 * frame.canal, frame.pedicle_z - 1.0),
+    return Rod((frame.pedicle_x - 2.0, frame.back - 6.0, frame.pedicle_z),
+               (frame.pedicle_x + 0.5, frame.back + 0.75 * frame.canal, frame.pedicle_z - 1.0),
                (width, 3.0, height), (width, 3.0, 0.95 * height))
 
 
@@ -91,8 +91,8 @@ def _lamina(frame: Frame) -> list[Rod]:
     tall = 0.36 * frame.height
     back = frame.back + frame.canal
     return [Rod((frame.pedicle_x - 1.0, back - 0.2 * frame.canal, frame.pedicle_z - 4.0),
-                (1.5, back + 3.5, frame.pedicle_z - 0.42 * frame.height),
-                (3.2, 3.2, 0.8 * tall), (2.5, 2.6, tall))]
+                (1.5, back + 4.0, frame.pedicle_z - 0.42 * frame.height),
+                (4.2, 4.0, 0.8 * tall), (3.0, 3.2, tall))]
 
 
 def _spinous(vertebra: Vertebra, frame: Frame) -> list[Rod]:
@@ -103,9 +103,9 @@ def _spinous(vertebra: Vertebra, frame: Frame) -> list[Rod]:
     rest = level.spinous_length * frame.scale - frame.canal - 4.0
     tip_y, tip_z = start_y + rest * np.cos(drop), start_z - rest * np.sin(drop)
     tall = 0.5 * level.spinous_height * frame.scale
-    return [Rod((0.0, start_y, start_z), (0.0, tip_y, tip_z), (2.4, 3.0, tall), (2.2, 3.0, 0.9 * tall)),
+    return [Rod((0.0, start_y, start_z), (0.0, tip_y, tip_z), (3.2, 3.5, tall), (2.7, 3.5, 0.9 * tall)),
             Rod((0.0, tip_y - 0.5, tip_z + 0.5 * tall), (0.0, tip_y, tip_z - 0.7 * tall),
-                (3.0, 3.2, 3.5), (4.2, 3.6, 3.5))]
+                (3.6, 3.4, 3.5), (4.8, 4.0, 3.8))]
 
 
 def _transverse(vertebra: Vertebra, frame: Frame) -> Rod:
@@ -127,16 +127,16 @@ def _articular(vertebra: Vertebra, frame: Frame) -> list[Rod]:
     top, bottom = frame.middle + 0.5 * frame.height, frame.middle - 0.5 * frame.height
     back = frame.back + frame.canal
     if thoracic:
-        x, flat = frame.half_canal + 1.0, 2.4
+        x, flat = frame.half_canal + 1.0, 2.6
         return [Rod((x + 1.0, back - 2.0, frame.pedicle_z), (x + 0.5, back - 1.0, top + 5.0),
-                    (4.5, 3.0, 4.0), (4.5, flat, 3.5)),
+                    (5.0, 3.2, 4.5), (5.0, flat, 4.0)),
                 Rod((x, back + 3.0, bottom + 6.0), (x, back + 5.2, bottom - 4.0),
-                    (4.5, 3.0, 4.0), (4.5, flat, 3.5))]
+                    (5.0, 3.4, 4.5), (5.0, flat, 4.0))]
     x = frame.half_canal
     return [Rod((x + 4.5, back - 0.35 * frame.canal, frame.pedicle_z), (x + 6.0, back - 1.5, top + 6.5),
-                (4.0, 4.2, 5.0), (3.2, 5.2, 4.0)),
-            Rod((x, back + 2.5, bottom + 8.0), (x - 0.5, back + 5.0, bottom - 8.0),
-                (4.0, 4.0, 5.0), (4.2, 4.2, 4.0))]
+                (4.6, 5.2, 6.0), (3.8, 6.0, 5.0)),
+            Rod((x, back + 2.5, bottom + 8.0), (x - 1.5, back + 6.0, bottom - 8.0),
+                (5.0, 5.0, 6.0), (5.2, 5.0, 5.0))]
 
 
 def _sacrum_rods(vertebra: Vertebra) -> list[Rod]:
@@ -145,7 +145,7 @@ def _sacrum_rods(vertebra: Vertebra) -> list[Rod]:
     bottom = frame.middle - 0.5 * frame.height
     back = frame.back + frame.canal
     return [Rod((12.0, -2.0, 2.0), (50.0, 12.0, -4.0), (10.0, 13.0, 13.0), (9.0, 14.0, 16.0)),
-            Rod((0.0, 1.0, bottom + 3.0), (0.0, 14.0, bottom - 45.0), (22.0, 12.0, 9.0), (14.0, 7.0, 8.0)),
+            Rod((0.0, 0.0, bottom + 6.0), (0.0, 17.0, bottom - 48.0), (24.5, 16.5, 10.0), (14.0, 7.0, 8.0)),
             Rod((14.0, back, bottom + 14.0), (2.0, back + 4.0, bottom + 4.0),
                 (3.5, 3.2, 9.0), (2.5, 3.0, 12.0)),
             Rod((0.0, back + 4.0, bottom + 6.0), (0.0, back + 10.0, bottom - 40.0),

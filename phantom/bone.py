@@ -41,7 +41,7 @@ def trabecular_texture(rng: np.random.Generator) -> np.ndarray:
 
 def paint_spine(canvas: Canvas, spine: Spine, tissue: Tissue, texture: np.ndarray) -> None:
     """Paint discs, ribs and vertebrae, in this order; bodies win over arches in the mask."""
-    poses = spine.poses()
+    poses = spine.poses
     for pose, below, above in zip(poses, spine.vertebrae, spine.vertebrae[1:], strict=False):
         _paint_disc(canvas, pose, below, above)
     for pose, vertebra in zip(poses, spine.vertebrae, strict=True):
@@ -100,8 +100,15 @@ def _paint_vertebra(canvas: Canvas, pose: np.ndarray, vertebra: Vertebra, tissue
     box = box_of(canvas.grid, pose, *_bounds(vertebra, rods))
     if box is None:
         return
-    outer, inner, marrow, is_body = _body_shares(box, vertebra, tissue, texture)
-    is_arch = np.zeros(outer.shape, bool)
+    outer, inner = np.zeros((2, *_shape(box)), np.float32)
+    is_body, is_arch = np.zeros((2, *_shape(box)), bool)
+    grain = _grain(texture, box.x, box.y, box.z)
+    marrow = np.float32(tissue.trabecular_hu * anatomy.ARCH_MARROW) + np.float32(40.0) * grain
+    core = box_of(canvas.grid, pose, *_body_bounds(vertebra))
+    if core is not None:
+        where = _within(core, box)
+        shares = _body_shares(core, vertebra, tissue, texture)
+        outer[where], inner[where], marrow[where], is_body[where] = shares
     for rod in rods:
         part = box_of(canvas.grid, pose, *rod.bounds())
         if part is None:
@@ -114,7 +121,8 @@ def _paint_vertebra(canvas: Canvas, pose: np.ndarray, vertebra: Vertebra, tissue
         is_arch[where] |= distance < 0.0
     hu = canvas.hu[box.slices]
     hu *= 1.0 - outer
-    hu += np.maximum(outer - inner, 0.0) * np.float32(tissue.cortex_hu) + inner * marrow
+    cortex = np.float32(tissue.cortex_hu) * (np.float32(1.0) + np.float32(0.1) * grain)
+    hu += np.maximum(outer - inner, 0.0) * cortex + inner * marrow
     _label(canvas, box, vertebra.level.label, is_body, is_arch)
 
 
@@ -128,12 +136,21 @@ def _label(canvas: Canvas, box: Box, label: int, is_body: np.ndarray, is_arch: n
 
 def _bounds(vertebra: Vertebra, rods: list[Rod]) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners of the box around body and rods, mm."""
-    body = vertebra.body
-    tall = 0.5 * max(body.height_anterior, body.height_posterior) + 1.0
-    wide = 0.5 * body.width + 1.0
-    corners = [(np.array([-wide, body.front - 1.0, -tall]), np.array([wide, body.back + 1.0, tall])),
-               *(rod.bounds() for rod in rods)]
+    corners = [_body_bounds(vertebra), *(rod.bounds() for rod in rods)]
     return np.min([low for low, _ in corners], axis=0), np.max([high for _, high in corners], axis=0)
+
+
+def _body_bounds(vertebra: Vertebra) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of the box around the body, mm."""
+    body = vertebra.body
+    tall = 0.5 * max(body.height_anterior, body.height_posterior) + 2.0
+    wide = 0.5 * body.width + 2.0
+    return np.array([-wide, body.front - 2.0, -tall]), np.array([wide, body.back + 2.0, tall])
+
+
+def _shape(box: Box) -> tuple[int, int, int]:
+    """Return how many voxels a box has along each axis."""
+    return box.x.shape[0], box.x.shape[1], box.x.shape[2]
 
 
 def _within(part: Box, whole: Box) -> tuple[slice, slice, slice]:
@@ -162,14 +179,19 @@ def _body_shares(box: Box, vertebra: Vertebra, tissue: Tissue, texture: np.ndarr
     return outer, inner, marrow, (radius <= 1.0) & (plate <= 0.0)
 
 
+def _grain(texture: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return the texture at local positions, nearest."""
+    i, j, k = (np.floor(part * np.float32(1.0 / TEXTURE_MM)).astype(np.int32) & (TEXTURE_SIZE - 1)
+               for part in (x, y, z))
+    return texture[i, j, k]
+
+
 def _marrow(box: Box, vertebra: Vertebra, tissue: Tissue, texture: np.ndarray,
             level: np.ndarray) -> np.ndarray:
     """Return trabecular HU: textured, denser towards the endplates and where bone was compacted."""
     body = vertebra.body
     material = 0.5 * level * np.float32(body.height_posterior)  # grains move with the bone
-    index = [np.floor(part * np.float32(1.0 / TEXTURE_MM)).astype(np.int32) & (TEXTURE_SIZE - 1)
-             for part in (box.x, box.y, material)]
-    grain = texture[index[0], index[1], index[2]]
+    grain = _grain(texture, box.x, box.y, material)
     loss = vertebra.loss(box.x, box.y)
     compaction = 1.0 + 1.2 * loss + 1.6 * loss * np.clip(level, 0.0, 1.0) ** 4
     vein = np.exp(-((box.x / 4.0) ** 2 + (level / 0.16) ** 2)) * (box.y > 0.1 * body.depth)

@@ -53,8 +53,8 @@ def draw_person(rng: np.random.Generator, fractures: int) -> Person:
     bodies = _draw_bodies(rng, sex)
     discs = _draw_discs(rng, bodies)
     spine = Spine(tuple(Vertebra(body) for body in bodies), discs, np.eye(4))
-    tilt = anatomy.LEVEL_TILT_SD_DEG * rng.standard_normal()
-    return Person(age, sex, _levelled(spine, tilt), _draw_tissue(rng, age, fractures))
+    tilt = anatomy.CHORD_TILT_SD_DEG * rng.standard_normal()
+    return Person(age, sex, _upright(spine, tilt), _draw_tissue(rng, age, fractures))
 
 
 def _draw_bodies(rng: np.random.Generator, sex: str) -> list[Body]:
@@ -77,7 +77,7 @@ def _draw_body(rng: np.random.Generator, level: Level, scale: float, sex: str, p
     anterior = height - 2.0 * depth * np.tan(np.radians(0.5 * wedge_deg))
     dish_upper, dish_lower = np.array(dishes) * rng.uniform(0.75, 1.25, 2)
     return Body(level, width, depth, anterior, height, dish_upper, dish_lower,
-                waist * rng.uniform(0.9, 1.1))
+                waist * rng.uniform(0.9, 1.1), rng.uniform(0.0, 2.0 * np.pi, 4).tolist())
 
 
 def _draw_discs(rng: np.random.Generator, bodies: list[Body]) -> tuple[Disc, ...]:
@@ -100,11 +100,13 @@ def _draw_discs(rng: np.random.Generator, bodies: list[Body]) -> tuple[Disc, ...
     return tuple(discs)
 
 
-def _levelled(spine: Spine, tilt_deg: float) -> Spine:
-    """Turn the whole spine until L3 tilts as drawn, and put L3 at the origin."""
-    index = next(i for i, vertebra in enumerate(spine.vertebrae) if vertebra.level.name == "L3")
-    pose = spine.poses()[index]
-    return replace(spine, base=rotation(0, tilt_deg) @ np.linalg.inv(pose) @ spine.base)
+def _upright(spine: Spine, tilt_deg: float) -> Spine:
+    """Turn the whole spine until the line from its lowest to its highest vertebra tilts as drawn."""
+    line = (spine.poses[-1] - spine.poses[0])[:3, 3]
+    sideways_deg = np.degrees(np.arctan2(line[0], line[2]))
+    forwards_deg = np.degrees(np.arctan2(-line[1], line[2]))
+    turn = rotation(0, tilt_deg - forwards_deg) @ rotation(1, -sideways_deg)
+    return replace(spine, base=turn @ spine.base)
 
 
 def _draw_tissue(rng: np.random.Generator, age: float, fractures: int) -> Tissue:
@@ -128,7 +130,7 @@ def draw_collapse(rng: np.random.Generator, body: Body, loss: float) -> Collapse
     kind = str(rng.choice(kinds, p=list(anatomy.KIND_WEIGHT.values())))
     share = rng.uniform(0.6, 0.95) if kind == "wedge" else rng.uniform(0.5, 0.75)
     collapse = Collapse(kind, _draw_parts(rng, kind), lean=rng.uniform(-0.12, 0.12), upper_share=share,
-                        disc_yield=rng.uniform(0.55, 0.9), scale=0.1)
+                        disc_yield=rng.uniform(*anatomy.DISC_YIELD), scale=0.1)
     return replace(collapse, scale=0.1 * loss / max(third_losses(Vertebra(body, collapse))))
 
 

@@ -29,13 +29,14 @@ def draw_scan(rng: np.random.Generator, index: int) -> Scan:
     protocol = PROTOCOLS[index % len(PROTOCOLS)]
     codes = protocol.split()[-1]
     sagittal = codes == "PIR"
-    in_plane = rng.uniform(0.8, 1.0) if sagittal else rng.uniform(0.7, 0.95)
     thick = rng.uniform(1.5, 3.0) if sagittal else float(rng.choice([1.0, 1.5, 2.0, 3.0]))
+    in_plane = rng.uniform(0.8, 1.0) if sagittal or thick < 1.25 else rng.uniform(0.7, 0.95)
     spacing = np.full(3, in_plane)
     spacing[next(i for i, code in enumerate(codes) if code in ("LR" if sagittal else "SI"))] = thick
     sharp = rng.random() < 0.5
     noise = rng.uniform(70.0, 130.0) / np.sqrt(thick) if sharp else rng.uniform(45.0, 75.0) / np.sqrt(thick)
-    field = (rng.uniform(84.0, 108.0), 180.0) if sagittal else (rng.uniform(140.0, 175.0),) * 2
+    wide = rng.uniform(138.0, 150.0 if thick < 1.75 else 175.0)
+    field = (rng.uniform(84.0, 108.0), 180.0) if sagittal else (wide, wide)
     tilt = _draw_turn(rng) if protocol.startswith("oblique") else np.eye(3)
     return Scan(codes, np.round(spacing, 3), tilt, field, (rng.uniform(38.0, 60.0), rng.uniform(22.0, 38.0)),
                 noise, 0.35 if sharp else 0.75)
@@ -51,10 +52,11 @@ def lay_grid(scan: Scan, *spines: Spine) -> Grid:
     """Return the grid that shows T8 to L5 of every one of the spines whole, along the grid's own axes."""
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for spine in spines:
-        for pose, vertebra in zip(spine.poses(), spine.vertebrae, strict=True):
+        for pose, vertebra in zip(spine.poses, spine.vertebrae, strict=True):
             if vertebra.level.label:
-                local = np.array([[0.0, y, z, 1.0] for y in (vertebra.body.front - 10.0, 68.0)
-                                  for z in (-12.0, 12.0)])
+                beside = 0.5 * vertebra.body.width + 8.0
+                local = np.array([[x, y, z, 1.0] for x in (-beside, beside) for z in (-12.0, 12.0)
+                                  for y in (vertebra.body.front - 10.0, 68.0)])
                 points = (pose @ local.T)[:3].T @ scan.turn
                 low, high = np.minimum(low, points.min(axis=0)), np.maximum(high, points.max(axis=0))
     low[2], high[2] = low[2] - scan.ends_mm[0] + 12.0, high[2] + scan.ends_mm[1] - 12.0

@@ -5,6 +5,7 @@ disc on the endplate below it. A collapsed endplate lies lower and may tilt, so 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -28,8 +29,9 @@ class Spine:
     discs: tuple[Disc, ...]
     base: np.ndarray  # pose of the lowest vertebra, 4 x 4
 
+    @cached_property
     def poses(self) -> list[np.ndarray]:
-        """Return each vertebra's pose: local to world, 4 x 4, mm."""
+        """Each vertebra's pose: local to world, 4 x 4, mm."""
         poses = [self.base]
         for below, disc, above in zip(self.vertebrae, self.discs, self.vertebrae[1:], strict=False):
             step = _support(below, upper=True) @ _disc(disc, below, above)
@@ -90,7 +92,7 @@ def curve_points(spine: Spine, spacing_mm: float = 1.0) -> np.ndarray:
     """Return points of the smooth curve through the bodies' middles, cranial to caudal, (N, 3), mm."""
     from scipy.interpolate import CubicSpline
 
-    centres = np.array([centre_of(pose, one) for pose, one in zip(spine.poses(), spine.vertebrae,
+    centres = np.array([centre_of(pose, one) for pose, one in zip(spine.poses, spine.vertebrae,
                                                                  strict=True)])[::-1]
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centres, axis=0), axis=1))])
     return CubicSpline(length, centres)(np.arange(0.0, length[-1], spacing_mm))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phantom.anatomy import COLUMN_LOSS_LIMIT, POSTERIOR_HOLLOW, Level
+from phantom.anatomy import COLUMN_LOSS_LIMIT, POSTERIOR_HOLLOW, RIPPLE_MM, Level
 
 ANTERIOR_POWER, POSTERIOR_POWER = 2.25, 3.2  # superellipses: round in front, square behind
 DISH_EDGE, DISH_POWER = 0.94, 1.3  # the endplate's hollow ends inside the rim
@@ -27,6 +27,7 @@ class Body:
     concavity_upper: float
     concavity_lower: float
     waist: float  # share of the width that the middle lacks
+    ripple: list[float]  # phases (4,) of the endplates' unevenness
 
     @property
     def hollow(self) -> float:
@@ -67,7 +68,9 @@ class Body:
         half = 0.5 * self.rim_height(y)
         lumbar = 0.25 if self.level.name.startswith("L") else 0.1  # lower hollows lie behind the middle
         lower_dish = dish * (1.0 + lumbar * np.clip(y / self.back, -1.0, 1.0))
-        return -half + self.concavity_lower * lower_dish, half - self.concavity_upper * dish
+        lower, upper = (RIPPLE_MM * np.sin(0.31 * x + a) * np.sin(0.37 * y + b)
+                        for a, b in (self.ripple[:2], self.ripple[2:]))
+        return -half + self.concavity_lower * lower_dish + lower, half - self.concavity_upper * dish + upper
 
 
 @dataclass(frozen=True)

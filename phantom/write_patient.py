@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from phantom.background import Noises, draw_noises, paint_background
 from phantom.bone import Canvas, paint_spine, trabecular_texture
 from phantom.columns import column_table, genant_grade, third_heights
 from phantom.grid import Grid
 from phantom.patient import Order, Person, draw_person, fractured
 from phantom.scanner import Scan, draw_noise, draw_scan, lay_grid, to_integer
-from phantom.soft_tissue import Noises, draw_noises, paint_background
 from phantom.stack import Spine, centre_of, curve_points
 from util.paths import atomic_path, raw_ct, raw_mask, read_json, write_json
 from util.vertebrae import label_name
@@ -109,7 +109,7 @@ def _vertebra_record(vertebra: Any) -> dict[str, Any]:
 def write_columns(path: Path, spine: Spine) -> None:
     """Write the table of columns of every labelled vertebra: <label>_x, _y, _loss, _before, _after."""
     arrays: dict[str, np.ndarray] = {}
-    for pose, vertebra in zip(spine.poses(), spine.vertebrae, strict=True):
+    for pose, vertebra in zip(spine.poses, spine.vertebrae, strict=True):
         label = vertebra.level.label
         if not label:
             continue
@@ -126,7 +126,7 @@ def write_curve(path: Path, patient: Patient) -> None:
     for name, spine in (("before", patient.person.healthy), ("after", patient.spine)):
         arrays[f"points_{name}_ras"] = curve_points(spine) * RAS_FROM_WORLD
         arrays[f"centres_{name}_ras"] = np.array(
-            [centre_of(pose, one) for pose, one in zip(spine.poses(), spine.vertebrae, strict=True)
+            [centre_of(pose, one) for pose, one in zip(spine.poses, spine.vertebrae, strict=True)
              if one.level.label]) * RAS_FROM_WORLD
     labels = np.array([one.level.label for one in patient.spine.vertebrae if one.level.label])
     _write_arrays(path, arrays | {"labels": labels})
