@@ -7,7 +7,7 @@ import numpy as np
 
 from straighten.curve import Curve, curve_through
 from straighten.sampling import grid_mm, sample_label, voxel_coordinates
-from straighten.vertebral_body import extract_body
+from straighten.vertebral_body import endplate_axis, extract_body
 from util.volume import Volume
 
 WINDOW_ROWS = 50           # on either side of a body's centre; a body is at most 45 high, and may be tilted
@@ -70,6 +70,8 @@ def centres_in_world(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndar
 def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
     """Return the curve through given centres, drawn anew where it misses the bodies, and the bodies on it.
 
+    A vertebra alone is straightened along its own axis.
+
     Args:
         mask: the scanner's.
         boxes: of its labels.
@@ -77,10 +79,20 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
     """
     curve = curve_through(centres_mm)
     bodies = straightened_bodies(mask, boxes, curve)
-    if bodies and (len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM):
-        curve = curve_through(centres_in_world(bodies, curve))
+    for _ in range(3 if len(centres_mm) == 1 else 1):
+        off = len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM
+        if not bodies or not (off or len(bodies) == 1):
+            break
+        axis = _own_axis(bodies, curve) if len(bodies) == 1 else None
+        curve = curve_through(centres_in_world(bodies, curve), axis=axis)
         bodies = straightened_bodies(mask, boxes, curve)
     return curve, bodies
+
+
+def _own_axis(bodies: dict[int, Body], curve: Curve) -> np.ndarray:
+    """Return the caudal axis (3,) in the world of the one body that there is, by its endplates."""
+    (label, body), = bodies.items()
+    return curve.frames[curve.target_row(label)] @ endplate_axis(body.voxels)
 
 
 def _largest_miss_mm(bodies: dict[int, Body], curve: Curve) -> float:
@@ -93,7 +105,8 @@ def mask_centroids(mask: Volume, boxes: Boxes, labels: Iterable[int]) -> dict[in
     """Return the world position (3,) in mm of each label's centroid, arch and all."""
     centroids = {}
     for label in labels:
-        voxel = np.argwhere(mask.array[boxes[label]] == label).mean(axis=0) + [side.start for side in boxes[label]]
+        first = [side.start for side in boxes[label]]
+        voxel = np.argwhere(mask.array[boxes[label]] == label).mean(axis=0) + first
         centroids[label] = mask.affine[:3, :3] @ voxel + mask.affine[:3, 3]
     return centroids
 
@@ -102,6 +115,6 @@ def is_cut_off(body: Body, curve: Curve, mask: Volume) -> bool:
     """Tell whether a body runs into the border of the scan."""
     coordinates = voxel_coordinates(curve, body.rows, mask.affine)[:, body.voxels]
     last = np.array(mask.array.shape)[:, None] - 1
-    near = 0.5 / mask.spacing_mm[:, None] + 0.01  # samples 1 mm apart: one lies this close to a plane it crosses
+    near = 0.5 / mask.spacing_mm[:, None] + 0.01  # of samples 1 mm apart one lies this close to any plane
     at_border = (coordinates < near) | (coordinates > last - near)
     return bool((at_border.sum(axis=1) >= BORDER_FACE_MM2).any())

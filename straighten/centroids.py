@@ -36,8 +36,9 @@ def read_centroids(path: str | Path, mask: Volume) -> dict[int, np.ndarray]:
             continue
         voxel = _voxel(path, entry)
         if not ((voxel >= -1.0) & (voxel <= shape)).all():
-            raise InputError(f"{path}: expected centroids inside the mask {tuple(shape.tolist())}, found label "
-                             f"{entry['label']} at {voxel.round(1).tolist()}; does the file belong to this mask?")
+            raise InputError(f"{path}: expected centroids inside the mask {tuple(shape.tolist())}, found "
+                             f"label {entry['label']} at {voxel.round(1).tolist()}; "
+                             f"does the file belong to this mask?")
         centroids[int(entry["label"])] = affine[:3, :3] @ voxel + affine[:3, 3]
     if not centroids:
         raise InputError(f"{path}: expected at least one vertebra, found none; "
@@ -45,15 +46,16 @@ def read_centroids(path: str | Path, mask: Volume) -> dict[int, np.ndarray]:
     return centroids
 
 
-def _counted_grid(path: str | Path, entries: list[dict[str, Any]], mask: Volume) -> tuple[np.ndarray, np.ndarray]:
+def _counted_grid(path: str | Path, entries: list[dict[str, Any]],
+                  mask: Volume) -> tuple[np.ndarray, np.ndarray]:
     """Return affine (4, 4) and shape (3,) of the array whose voxels a centroid file counts."""
     codes = next((entry["direction"] for entry in entries if "direction" in entry), None)
     if codes is None:
         return mask.affine, np.array(mask.array.shape)
-    valid = isinstance(codes, list) and len(codes) == 3
-    if not valid or sorted("LPI".find({"R": "L", "A": "P", "S": "I"}.get(c, c)) for c in codes) != [0, 1, 2]:
-        raise InputError(f"{path}: expected a direction of three axis codes such as P, I, R, found {codes!r}; "
-                         f"correct the file")
+    axes = [next((pair for pair in ("LR", "PA", "IS") if code in pair), None) for code in map(str, codes)]
+    if set(axes) != {"LR", "PA", "IS"} or len(axes) != 3:
+        raise InputError(f"{path}: expected a direction of three axis codes such as P, I, R, "
+                         f"found {codes!r}; correct the file")
     empty = np.broadcast_to(np.uint8(0), mask.array.shape)  # takes no memory; only its grid is turned
     turned = reorient(Volume(empty, mask.affine), (codes[0], codes[1], codes[2]))
     return turned.affine, np.array(turned.array.shape)
@@ -66,7 +68,8 @@ def _voxel(path: str | Path, entry: dict[str, Any]) -> np.ndarray:
     except (KeyError, TypeError, ValueError):
         voxel = np.full(3, np.nan)
     if not np.isfinite(voxel).all():
-        raise InputError(f"{path}: expected numbers X, Y, Z for label {entry['label']}, found {entry}; correct it")
+        raise InputError(f"{path}: expected numbers X, Y, Z for label {entry['label']}, "
+                         f"found {entry}; correct it")
     return voxel
 
 

@@ -12,7 +12,7 @@ wall 16 mm before the curve would come out 13 % wrong); this one keeps bodies ri
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,12 +63,12 @@ class Curve:
         """Map world points to straightened points, given nearby rows (...,)."""
         for _ in range(steps):
             offset = self._caudal_offset_mm(points_mm, row)
-            slope = self._caudal_offset_mm(points_mm, row + 0.5) - self._caudal_offset_mm(points_mm, row - 0.5)
-            step = offset / np.minimum(slope, -0.3)   # the slope is -1 on the curve, less where it bends
+            slope = (self._caudal_offset_mm(points_mm, row + 0.5)
+                     - self._caudal_offset_mm(points_mm, row - 0.5))
+            step = offset / np.minimum(slope, -0.3)  # -1 on the curve, nearer 0 on the inner side of a bend
             row = np.clip(row - np.clip(step, -2.0, 2.0), 0.0, len(self.positions_mm) - 1.0)
         positions, frames = self._at(row)
-        away = points_mm - positions
-        in_plane = np.einsum("...i,...ij->...j", away, frames[..., 1:])
+        in_plane = np.einsum("...i,...ij->...j", points_mm - positions, frames[..., 1:])
         return np.concatenate([row[..., None], in_plane], axis=-1)
 
     def _caudal_offset_mm(self, points_mm: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def curve_through(centres_mm: Mapping[int, np.ndarray], *, axis: np.ndarray | No
     Args:
         centres_mm: world position (3,) by label, at least one.
         axis: caudal direction (3,) of a single vertebra; straight down where it is not known.
-        left: the patient's left (3,); frames keep their second axis perpendicular to it, so they cannot twist.
+        left: the patient's left (3,); the frames' second axis stays perpendicular to it: they cannot twist.
 
     Raises:
         InputError: no centre, or two centres in one place.
@@ -130,14 +130,15 @@ def centre_tangents(centres_mm: np.ndarray, axis: np.ndarray) -> np.ndarray:
     if len(centres_mm) == 1:
         return (axis / np.linalg.norm(axis))[None]
     chord = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centres_mm, axis=0), axis=1))])
-    derivative = np.gradient(centres_mm, chord, axis=0, edge_order=min(2, len(centres_mm) - 1))
+    order: Literal[1, 2] = 1 if len(centres_mm) == 2 else 2
+    derivative = np.asarray(np.gradient(centres_mm.T, chord, axis=1, edge_order=order)).T
     return derivative / np.linalg.norm(derivative, axis=1, keepdims=True)
 
 
 def _dense_polyline(centres: np.ndarray, tangents: np.ndarray, gaps_mm: np.ndarray) -> np.ndarray:
     """Return the curve as closely spaced points (M, 3), with straight ends."""
     margin = MARGIN_ROWS + 1.0
-    above = np.concatenate([[margin], RIGID_FRACTION * gaps_mm])[:, None]  # straight length before each centre
+    above = np.concatenate([[margin], RIGID_FRACTION * gaps_mm])[:, None]  # straight before each centre
     below = np.concatenate([RIGID_FRACTION * gaps_mm, [margin]])[:, None]
     starts, ends = centres - above * tangents, centres + below * tangents
     pieces = []
@@ -194,7 +195,8 @@ def save_geometry(path: str | Path, geometry: Geometry) -> None:
     """Write curve, frames and scanner grid as npz."""
     curve = geometry.curve
     content: dict[str, Any] = {
-        "positions_mm": curve.positions_mm, "frames": curve.frames, "labels": np.array(list(curve.centre_rows)),
+        "positions_mm": curve.positions_mm, "frames": curve.frames,
+        "labels": np.array(list(curve.centre_rows)),
         "centre_rows": np.array(list(curve.centre_rows.values())),
         "scanner_affine": geometry.scanner_affine, "scanner_shape": np.array(geometry.scanner_shape)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -14,9 +14,10 @@ from util.stage import run_stage
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--raw", default="./dataset/raw", help="folder with <p>/<p>_msk.nii.gz")
-    parser.add_argument("--cohort", default=None, help="cohort JSON; only its patients (all of --raw without it)")
+    parser.add_argument("--cohort", default=None, help="cohort JSON; only its patients (without: all)")
     add_stage_arguments(parser)
     return parser
 
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from straighten.locate import locate_patient
     from straighten.patient import raw_patients
 
-    return run_stage("centroids", partial(locate_patient, options.raw), raw_patients(options.raw, options.cohort),
+    patients = raw_patients(options.raw, options.cohort)
+    return run_stage("centroids", partial(locate_patient, options.raw), patients,
                      lambda patient: raw_centroids(options.raw, patient).is_file(),
                      jobs=options.jobs, overwrite=options.overwrite)
 

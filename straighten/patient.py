@@ -147,15 +147,18 @@ def _read(request: Request, patient: str) -> tuple[Volume | None, Volume]:
     return read_ct_and_mask(ct_path, mask_path)
 
 
-def _missing(request: Request, patient: str, label: int, located: Collection[int], boxes: Collection[int]) -> str:
+def _missing(request: Request, patient: str, label: int, located: Collection[int],
+             boxes: Collection[int]) -> str:
     """Return why a demanded vertebra could not be straightened."""
     case, mask_path = case_name(patient, label), raw_mask(request.raw, patient)
     if label not in boxes:
-        return f"case {case}: expected label {label} in {mask_path}, found {sorted(boxes)}; correct the cohort"
+        return (f"case {case}: expected label {label} in {mask_path}, found {sorted(boxes)}; "
+                f"correct the cohort")
     if label not in located:
         return (f"case {case}: expected label {label} in {raw_centroids(request.raw, patient)}, found "
                 f"{sorted(located)}; the scan cuts it off: leave it out of the cohort, or add its centroid")
-    return f"case {case}: expected a vertebral body of label {label} in {mask_path}, found none; check the mask"
+    return (f"case {case}: expected a vertebral body of label {label} in {mask_path}, found none; "
+            f"check the mask")
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def straighten(ct: Volume | None, curve: Curve, bodies: dict[int, Body],
         bodies: on the curve.
         targets: labels to cut out.
     """
-    rows = slice(min(map(curve.target_row, targets)) - HALF_ROWS, max(map(curve.target_row, targets)) + HALF_ROWS)
+    centres = [curve.target_row(target) for target in targets]
+    rows = slice(min(centres) - HALF_ROWS, max(centres) + HALF_ROWS)
     spine = None if ct is None else hu_to_uint8(sample_ct(ct, curve, rows))
     labels = _paint(bodies, rows)
     volumes = {}

@@ -15,14 +15,15 @@ from util.vertebrae import LABELS
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--raw", default="./dataset/raw", help="folder with CT, mask and centroids per patient")
-    parser.add_argument("--out", default="./dataset/straightened", help="folder for the straightened volumes")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--raw", default="./dataset/raw", help="folder with CT, mask, centroids per patient")
+    parser.add_argument("--out", default="./dataset/straightened", help="folder for straightened volumes")
     parser.add_argument("--cohort", default=None,
                         help="cohort JSON; only its cases (every located vertebra of --raw without it)")
-    parser.add_argument("--labels", type=int, nargs="+", default=None, choices=sorted(LABELS), metavar="LABEL",
-                        help="only these vertebrae, by VerSe's labels")
-    parser.add_argument("--labels_only", action="store_true", help="straighten masks alone, where there is no CT")
+    parser.add_argument("--labels", type=int, nargs="+", default=None, choices=sorted(LABELS),
+                        metavar="LABEL", help="only these vertebrae, by VerSe's labels")
+    parser.add_argument("--labels_only", action="store_true", help="straighten masks alone, without CT")
     add_stage_arguments(parser)
     return parser
 
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     from straighten.patient import Request, cohort_labels, is_complete, straighten_patient
 
-    request = Request(options.raw, options.out, cohort_labels(options.cohort), options.labels, options.labels_only)
+    request = Request(options.raw, options.out, cohort_labels(options.cohort), options.labels,
+                      options.labels_only)
     return run_stage("straightening", partial(straighten_patient, request), request.patients,
                      partial(is_complete, request), jobs=options.jobs, overwrite=options.overwrite)
 

@@ -19,6 +19,7 @@ VISIBLE_QUANTILE = 0.4     # the rows beside a pedicle flare into it
 LEAST_VISIBLE_ROWS = 3
 WALL_BULGE_MM = 3.0        # of the wall beside the canal against the wall before it, at most
 WALL_TOLERANCE_MM = 2.5    # roughness of a wall that is no process
+WIDEST_BODY_MM = 58.8      # of 87 patients, L2-L5 by CT (mean 46.7)
 SCRAP_MM = 4               # what stands out less than this from the body is its own surface
 MINIMUM_CORE_MM = 3.0      # in-plane radius below which there is no body
 
@@ -32,14 +33,22 @@ def extract_body(vertebra: np.ndarray) -> np.ndarray:
     Returns:
         Bool array of the same shape; empty where the mask holds no body.
     """
-    core = find_core(vertebra)
-    if core is None:
-        return np.zeros_like(vertebra)
+    from scipy.ndimage import find_objects
+
+    body = np.zeros_like(vertebra, dtype=bool)
+    box = find_objects(vertebra.astype(np.uint8))
+    core = find_core(vertebra[box[0]]) if box else None
+    if core is not None:
+        body[box[0]] = _body_at(vertebra[box[0]], core)
+    return body
+
+
+def _body_at(vertebra: np.ndarray, core: tuple[int, int]) -> np.ndarray:
+    """Return the body of a vertebra (cropped to its box) around its core's column and slice."""
     whole = _component_at(vertebra, core)
-    body = _cut_behind(whole, core)
-    body = _cut_beside(_component_at(body, core), core)
-    body = _component_at(body, core)
-    return _give_back_scraps(whole, body)
+    body = _component_at(_cut_behind(whole, core), core)
+    body = _component_at(_cut_beside(body, core), core)
+    return _component_at(_cut_wide(_give_back_scraps(whole, body)), core)
 
 
 def find_core(vertebra: np.ndarray) -> tuple[int, int] | None:
@@ -50,11 +59,11 @@ def find_core(vertebra: np.ndarray) -> tuple[int, int] | None:
     import cv2
 
     rows = np.flatnonzero(vertebra.any(axis=(1, 2)))
-    thickness = np.zeros(vertebra.shape[1:], np.float32)
+    thickness: np.ndarray = np.zeros(vertebra.shape[1:], np.float32)
     for row in rows:
         distance = cv2.distanceTransform(vertebra[row].astype(np.uint8), cv2.DIST_L2, 5)
         thickness += distance * distance
-    thickness = cv2.GaussianBlur(thickness, (0, 0), 2.0)
+    thickness = np.asarray(cv2.GaussianBlur(thickness, (0, 0), 2.0))
     if thickness.max() < MINIMUM_CORE_MM**2:
         return None
     column, left = np.unravel_index(int(np.argmax(thickness)), thickness.shape)
@@ -83,21 +92,17 @@ def _cut_behind(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
 
 
 def _canal_line(mask: np.ndarray, column: int, canal: slice) -> np.ndarray:
-    """Return the straight posterior wall on the midline, its column for each row (rows,)."""
-    runs = mask[:, column:, canal]
-    end = column + np.where(runs.all(axis=1), runs.shape[1], np.argmin(runs, axis=1))   # (rows, canal)
-    rows, _ = np.nonzero(runs[:, 0])
-    ends = end[runs[:, 0]]
-    if rows.size == 0:
-        return np.full(mask.shape[0], float(mask.shape[1]))
+    """Return the posterior wall on the midline as a straight line: its column in each row, (rows,)."""
     from scipy.stats import theilslopes
 
-    every_row = np.flatnonzero(runs[:, 0].any(axis=1))
-    medians = [float(np.median(ends[rows == row])) for row in every_row]
-    if len(every_row) < 4:
-        return np.full(mask.shape[0], float(np.median(ends)))
-    slope, offset, *_ = theilslopes(medians, every_row)
-    return offset + np.clip(slope, -WALL_SLOPE, WALL_SLOPE) * np.arange(mask.shape[0])
+    runs = mask[:, column:, canal]
+    end = column + np.where(runs.all(axis=1), runs.shape[1], np.argmin(runs, axis=1)).astype(float)
+    wall = _quantile(np.where(runs[:, 0], end, np.nan), 0.5, axis=1, least=1)
+    rows = np.flatnonzero(np.isfinite(wall))
+    if rows.size < LEAST_VISIBLE_ROWS:
+        return np.full(mask.shape[0], float(mask.shape[1]))
+    slope = float(np.clip(theilslopes(wall[rows], rows)[0], -WALL_SLOPE, WALL_SLOPE))
+    return float(np.median(wall[rows] - slope * rows)) + slope * np.arange(mask.shape[0])
 
 
 def _cut_beside(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
@@ -150,7 +155,7 @@ def wall_model(visible: np.ndarray, free: slice) -> np.ndarray:
 
 
 def _inside(visible: np.ndarray, model: np.ndarray, length: int) -> np.ndarray:
-    """Return what lies within the wall (rows, length, across): as seen, or the model where a process hides it."""
+    """Return what lies within the wall, (rows, length, across): as seen, or as modelled where hidden."""
     wall = np.where(visible <= model + WALL_TOLERANCE_MM, visible, model)
     return np.arange(length)[None, :, None] < np.rint(wall)[:, None, :]
 
@@ -180,12 +185,36 @@ def _smooth(profile: np.ndarray) -> np.ndarray:
 
 def _give_back_scraps(whole: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Return to the body the parts cut off that hardly stand out: its own rough surface."""
-    from scipy.ndimage import distance_transform_edt, label, maximum
+    from scipy.ndimage import binary_dilation, label
 
     rest = whole & ~body
-    if not rest.any():
-        return body
     parts, count = label(rest)
-    reach = maximum(distance_transform_edt(~body), parts, index=np.arange(count + 1))
-    small = np.flatnonzero(reach <= SCRAP_MM)
-    return body | (rest & np.isin(parts, small))
+    if count == 0:
+        return body
+    far = np.unique(parts[rest & ~binary_dilation(body, iterations=SCRAP_MM)])
+    return whole & ~np.isin(parts, far[far > 0])
+
+
+def _cut_wide(body: np.ndarray) -> np.ndarray:
+    """Cut off what stands out further to the sides than any body is wide: spurs and stumps of processes."""
+    sides = np.flatnonzero(body.any(axis=(0, 1)))
+    if sides.size <= WIDEST_BODY_MM:
+        return body
+    depth = body.any(axis=0).sum(axis=0)                                   # (slices,) columns
+    middle = float(np.average(np.arange(depth.size), weights=depth))
+    return body & (np.abs(np.arange(depth.size) - middle) <= 0.5 * WIDEST_BODY_MM)
+
+
+def endplate_axis(body: np.ndarray) -> np.ndarray:
+    """Return the caudal axis (3,) of a body (rows, columns, slices): the mean normal of its endplates."""
+    from scipy.ndimage import distance_transform_edt
+
+    inner = distance_transform_edt(body.any(axis=0))
+    column, left = np.nonzero(inner > 0.2 * inner.max())                   # rims and spurs tilt the planes
+    upper = np.argmax(body, axis=0)
+    lower = body.shape[0] - np.argmax(body[::-1], axis=0)
+    middle = 0.5 * (upper + lower)[column, left]
+    plane = np.stack([column, left, np.ones_like(column)], axis=1)
+    slopes = np.linalg.lstsq(plane, middle, rcond=None)[0][:2]
+    axis = np.array([1.0, *-slopes])
+    return axis / np.linalg.norm(axis)
