@@ -1,15 +1,55 @@
 """The whole cohort is checked before an hour is spent on it, and every problem is listed, not the first."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from data.aligned_dataset import MAKE_HEATMAPS, STRAIGHTEN, VertebraSlices, cut_vertebra, load_case
 from data.slice_cache import SliceStore
 from util.errors import InputError
 from util.paths import heatmap_path, straightened_ct, straightened_label
-from util.vertebrae import ANATOMICAL_ORDER, Cohort, healthy_labels, split_case
+from util.vertebrae import ANATOMICAL_ORDER, Cohort, healthy_labels, read_cohort, split_case
+
+
+class CohortSlices(NamedTuple):
+    """What training reads of a cohort."""
+
+    train: SliceStore
+    test: SliceStore
+    status: int  # 1 if cases had to be left out, else 0
+
+
+def read_cohort_slices(options: Namespace) -> CohortSlices:
+    """Check a cohort and read the healthy vertebrae of its splits `train` and `test`.
+
+    Args:
+        options: flags of training.
+
+    Raises:
+        InputError: nothing is left to learn from, or cases have problems, which are all printed, and
+            --skip_bad_cases was not given.
+    """
+    cohort = read_cohort(options.cohort)
+    heatmaps = options.heatmaps if options.attention == "heatmap" else None
+    wanted = {split: healthy_cases(cohort, split, options.healthy_max_grade) for split in ("train", "test")}
+    problems = missing_files(cohort, options.dataroot, heatmaps)
+    read = partial(read_vertebra, cohort=cohort, dataroot=options.dataroot, heatmaps=heatmaps,
+                   plane=options.plane, crop_cols=options.crop_cols, healthy_max_grade=options.healthy_max_grade)
+    stores = {}
+    for split, cases in wanted.items():
+        sound = [case for case in cases if case not in problems]
+        stores[split], unreadable = read_all(sound, read, options.jobs)
+        problems |= unreadable
+    report_problems(cohort, problems, skip=options.skip_bad_cases)
+    for split, store in stores.items():
+        if not len(store):
+            raise InputError(f"{cohort.path}: expected sound healthy vertebrae in split '{split}', found "
+                             f"none; mend the cases above")
+    return CohortSlices(stores["train"], stores["test"], 1 if problems else 0)
 
 
 def healthy_cases(cohort: Cohort, split: str, max_grade: int) -> list[str]:

@@ -32,9 +32,10 @@ class BaseModel(ABC):
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-    def parameter_count(self, name: str) -> int:
-        """Return how many numbers a network learns."""
-        return sum(parameter.numel() for parameter in self.networks[name].parameters())
+    def summary(self) -> str:
+        """Return the networks' names and how many numbers each learns."""
+        return ", ".join(f"{name} of {sum(each.numel() for each in network.parameters()):,} parameters"
+                         for name, network in self.networks.items())
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on."""

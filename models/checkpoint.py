@@ -28,7 +28,7 @@ def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, A
         generator: its `arguments` rebuild it.
         settings: `plane`, `crop_cols`, `attention` (`heatmap` or `none`), and `training`: steps and metrics.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     arguments = generator.arguments | {name: settings[name] for name in SETTINGS}  # type: ignore[operator]
     metadata = {"kind": KIND, "arguments": json.dumps(arguments),
@@ -36,7 +36,7 @@ def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, A
     weights = {name: value.detach().to("cpu", copy=True).contiguous()
                for name, value in generator.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata=metadata)
+        temporary.write_bytes(save(weights, metadata))
 
 
 def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,7 +7,8 @@ with like. The mask is judged in the opened frame. Heights are learned by their 
 
 from argparse import Namespace
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,11 @@ class Pix2PixModel(BaseModel):
         self.discriminators = Discriminators(options.ndf) if self.weights.gan > 0 else None
         if self.discriminators is not None:
             self.add_network("discriminators", self.discriminators, options.lr, betas)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the flags that the model has settled: device and weights of the objective."""
+        return {"device": str(self.device)} | {f"lambda_{term}": weight
+                                               for term, weight in asdict(self.weights).items()}
 
     def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor) -> None:
         """Build the sample of a batch on the device.

@@ -1,0 +1,69 @@
+"""What a run shows while it goes on: log, progress, pictures, a page, and a live window if asked for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation.validation import Restored, results_picture
+from models.run_state import RunState
+from util.live_view import LiveView
+from util.picture import write_png
+from util.run_log import RunLog
+from util.run_page import write_page
+
+PICTURES_KEPT = 4  # of the newest validations; the page would grow without end
+
+
+class TrainingResults:
+    """The outputs of a run, from the step at which this session takes it up."""
+
+    def __init__(self, run: RunState, settings: dict[str, Any], steps: int) -> None:
+        self.run, self.settings, self.steps, self.start = run, settings, steps, run.step
+        self.web = run.folder / "web"
+        self.log = RunLog(run.folder / "log.jsonl", run.step, steps)
+        options = run.options
+        self.live = (LiveView(options.display_server, options.display_port, options.name)
+                     if options.display == "visdom" else None)
+
+    def is_due(self, frequency: int) -> bool:
+        """Tell whether something that comes every `frequency` steps, and at the end, comes now."""
+        return self.run.step % frequency == 0 or self.run.step == self.steps
+
+    def count(self, losses: dict[str, Any], samples: int) -> None:
+        """Take note of a step."""
+        self.log.count(losses, samples)
+
+    def write_losses(self, learning_rate: float) -> None:
+        """Write the mean losses since the last line."""
+        line = self.log.write_losses(self.run.step, learning_rate)
+        if self.live:
+            self.live.show_values("losses", self.run.step, _terms(line))
+
+    def write_validation(self, metrics: dict[str, float], restored: Sequence[Restored]) -> None:
+        """Write metrics, pictures and the page; keep the generator if it is the best so far."""
+        self.log.write_validation(self.run.step, metrics)
+        self.run.note_validation(metrics)
+        picture = results_picture(restored)
+        write_png(self.web / f"step_{self.run.step:07d}.png", picture)
+        newest = sorted(self.web.glob("step_*.png"), reverse=True)
+        for path in newest[PICTURES_KEPT:]:
+            path.unlink()
+        write_page(self.web, self.settings, self.log.lines,
+                   [path.name for path in newest[:PICTURES_KEPT]], self.run.best_step)
+        if self.live:
+            self.live.show_values("metrics", self.run.step, metrics)
+            self.live.show_picture("restored", picture)
+        self.log.restart_clock()
+
+    def close(self) -> None:
+        """Say where the run stands and where its results are."""
+        self.log.close()
+        rest = self.steps - self.run.step
+        print(f"step {self.run.step} of {self.steps}"
+              + (f", {rest} left: go on with --continue_train" if rest else ", complete")
+              + f"; best validation at step {self.run.best_step}; results: {self.web / 'index.html'}")
+
+
+def _terms(line: dict[str, Any]) -> dict[str, float]:
+    """Return the losses of a line of the log."""
+    return {name: float("nan") if value is None else value for name, value in line.items()
+            if name not in ("step", "kind", "learning_rate", "samples_per_second")}

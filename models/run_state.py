@@ -1,0 +1,117 @@
+"""A run's folder: where it stands, its best result, and how it is saved and taken up again."""
+
+import os
+import sys
+from argparse import Namespace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.base_model import BaseModel
+from models.checkpoint import SETTINGS, load_state, save_generator, save_state
+from util.errors import InputError
+from util.paths import make_folder, read_json, write_json
+
+# Flags that decide what the saved numbers mean: a run goes on with the same ones or not at all.
+KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "batch_size",
+        "seed")
+
+
+def check_writable(folder: Path) -> None:
+    """Check, without writing, that a folder is there to be written or can be made.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"--checkpoints_dir: expected to write to {folder}, found that {there} is no "
+                         f"writable folder; choose another or change its permissions")
+
+
+class RunState:
+    """Steps taken, the best validation, and the files that keep them."""
+
+    def __init__(self, folder: Path, options: Namespace, model: BaseModel, cases: list[str]) -> None:
+        self.folder, self.options, self.model, self.cases = folder, options, model, cases
+        self.step = 0
+        self.best_score = float("-inf")
+        self.best_step: int | None = None
+        self.metrics: dict[str, float] = {}
+
+    def begin(self, options: dict[str, Any]) -> None:
+        """Start over or go on, as --continue_train says, and save the resolved flags.
+
+        An earlier run of the same name that is not taken up is kept under another name.
+
+        Raises:
+            InputError: there is nothing to go on with, or it was made with other flags.
+        """
+        if self.options.continue_train:
+            self._check_same_run()
+            self._restore(load_state(self.folder / "latest_state.pt"))
+        elif (self.folder / "options.json").exists():
+            names = (self.folder.with_name(f"{self.folder.name}.{number}") for number in count(1))
+            kept = self.folder.rename(next(name for name in names if not name.exists()))
+            print(f"an earlier run of this name is kept as {kept}")
+        make_folder(self.folder)
+        write_json(self.folder / "options.json", options)
+
+    def note_validation(self, metrics: dict[str, float]) -> None:
+        """Remember the metrics; save the generator if it is the best so far."""
+        self.metrics = metrics
+        if metrics["score"] > self.best_score:
+            self.best_score, self.best_step = metrics["score"], self.step
+            self._save_generator("best_generator.safetensors")
+
+    def save(self) -> None:
+        """Write the newest generator and all that the next step depends on."""
+        self._save_generator("latest_generator.safetensors")
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        save_state(self.folder / "latest_state.pt", {
+            "step": self.step, "best_score": self.best_score, "best_step": self.best_step,
+            "metrics": self.metrics, "cases": self.cases, "random": random, "model": self.model.state()})
+
+    def _save_generator(self, name: str) -> None:
+        """Write the generator with its description."""
+        settings: dict[str, Any] = {flag: getattr(self.options, flag) for flag in SETTINGS}
+        settings["training"] = {"steps": self.step, "vertebrae": len(self.cases),
+                                "batch_size": self.options.batch_size, "seed": self.options.seed,
+                                "metrics": json_numbers(self.metrics)}
+        save_generator(self.folder / name, self.model.networks["generator"], settings)
+
+    def _check_same_run(self) -> None:
+        """Compare the flags with those of the run."""
+        path = self.folder / "options.json"
+        if not path.is_file():
+            raise InputError(f"--continue_train: expected a run in {self.folder}, found none; check --name "
+                             f"and --checkpoints_dir, or start without --continue_train")
+        before = read_json(path)
+        changed = [f"--{flag} {before[flag]} (now {getattr(self.options, flag)})" for flag in KEPT
+                   if before.get(flag) != getattr(self.options, flag)]
+        if changed:
+            raise InputError(f"--continue_train: expected the flags of the run in {self.folder}, found other "
+                             f"ones: {', '.join(changed)}; repeat them, or start under another --name")
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Undo `save`."""
+        if set(state["model"]["networks"]) != set(self.model.networks):
+            raise InputError("--continue_train: expected the same networks, found --lambda_gan switched "
+                             "between 0 and another weight; repeat the flags of the run")
+        if state["cases"] != self.cases:
+            print("warning: --continue_train: the vertebrae to learn from have changed; the run goes on, but "
+                  "not as it would have", file=sys.stderr)
+        self.model.load_state(state["model"])
+        self.step, self.best_score, self.best_step = state["step"], state["best_score"], state["best_step"]
+        self.metrics = state["metrics"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if len(state["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def json_numbers(values: dict[str, float]) -> dict[str, float | None]:
+    """Return numbers rounded to four digits, undefined ones as None."""
+    return {name: float(f"{value:.4g}") if abs(value) < float("inf") else None
+            for name, value in values.items()}

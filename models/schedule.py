@@ -1,0 +1,75 @@
+"""The course of a run: how many steps, at what learning rate, and what each step draws.
+
+One number, the steps taken so far, fixes everything that follows: the epoch, the batch within it and the
+learning rate. That is why a run can stop anywhere and go on exactly.
+"""
+
+import math
+import signal
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from types import FrameType
+
+from data.aligned_dataset import Draw, epoch_batches
+from data.slice_cache import SliceStore
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps of a run and its learning rate.
+
+    Attributes:
+        steps: in all.
+        decay_steps: the last of them, in which the rate falls linearly to zero.
+        steps_per_epoch: batches in which every vertebra comes once.
+        rate: before the fall.
+    """
+
+    steps: int
+    decay_steps: int
+    steps_per_epoch: int
+    rate: float
+
+    @classmethod
+    def of(cls, options: Namespace, vertebrae: int) -> "Schedule":
+        """Return the schedule that the flags describe; --max_steps shrinks both parts of it alike."""
+        per_epoch = math.ceil(vertebrae / options.batch_size)
+        epochs = options.n_epochs + options.n_epochs_decay
+        steps = min(options.max_steps or epochs * per_epoch, epochs * per_epoch)
+        return cls(steps, round(steps * options.n_epochs_decay / epochs), per_epoch, options.lr)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of a step (the first is 0)."""
+        return self.rate * min(1.0, (self.steps - step) / (self.decay_steps + 1))
+
+    def draws(self, store: SliceStore, batch_size: int, seed: int, start: int) -> Iterator[Draw]:
+        """Yield what each step from `start` on draws, to the end of the run."""
+        for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
+            first = epoch * self.steps_per_epoch
+            yield from islice(epoch_batches(store, batch_size, seed, epoch), max(0, start - first),
+                              self.steps - first)
+
+
+class StopRequest:
+    """Catch Ctrl-C and SIGTERM, so that the step in hand is finished and the run saved. A second ends it."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def __enter__(self) -> "StopRequest":
+        caught = signal.SIGINT, signal.SIGTERM
+        self._before = {number: signal.signal(number, self._note) for number in caught}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_set = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

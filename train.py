@@ -1,0 +1,69 @@
+"""Training: healthy vertebrae in, a generator that draws healthy vertebrae out.
+
+    python train.py --dataroot ./dataset/straightened --name HealthiVert_experiment --model pix2pix \
+        --direction BtoA --batch_size 16 --n_epochs 1000
+
+Writes `<checkpoints_dir>/<name>/`: best and latest generator, state to go on from, options.json, log.jsonl
+and web/index.html.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from options.base_options import resolved
+from options.train_options import TrainOptions, run_folder
+from util.cli import run_script
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the script's parser."""
+    return TrainOptions().build_parser()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; return 0, or 1 if cases had to be skipped, or 130 if the run was stopped before its end."""
+    options = TrainOptions().parse(argv)
+
+    from data.integrity import read_cohort_slices
+    from evaluation.training_results import TrainingResults
+    from evaluation.validation import validate
+    from models import create_model
+    from models.run_state import RunState, check_writable
+    from models.schedule import Schedule, StopRequest
+    from util.device import choose_device
+
+    check_writable(run_folder(options))
+    device = choose_device(options.device)
+    slices = read_cohort_slices(options)
+    model = create_model(options, device)
+    settings = resolved(options) | model.settings()
+    print("\n".join(f"{name}: {value}" for name, value in settings.items()))
+    schedule = Schedule.of(options, len(slices.train))
+    print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
+          f"{schedule.steps} steps on {device}")
+    if options.dry_run:
+        return slices.status
+    run = RunState(run_folder(options), options, model, slices.train.cases)
+    run.begin(settings)
+    results = TrainingResults(run, settings, schedule.steps)
+    with StopRequest() as stop:
+        for draw in schedule.draws(slices.train, options.batch_size, options.seed, run.step):
+            model.set_learning_rate(schedule.learning_rate(run.step))
+            model.set_input(slices.train.gather(draw), draw.context_above, draw.context_below)
+            model.optimize_parameters()
+            run.step += 1
+            results.count(model.losses, len(draw.place))
+            if results.is_due(options.log_freq):
+                results.write_losses(schedule.learning_rate(run.step - 1))
+            if results.is_due(options.val_freq):
+                results.write_validation(*validate(model.generator, slices.test, options.batch_size, device))
+                run.save()
+            if stop.is_set or run.step - results.start == options.stop_after:
+                break
+    run.save()
+    results.close()
+    return 130 if stop.is_set else slices.status
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))
