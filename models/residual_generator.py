@@ -6,6 +6,8 @@ the convolutions run on a sixteenth of the positions), group norm instead of spe
 begin as the identity, heads without dead ends, and heights measured as sums of rows.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,6 +21,9 @@ from util.geometry import GAP_ROWS
 FOLD = 4                 # rows and columns of pixels that become channels
 OFFSET_SCALE_MM = 64.0   # positions enter the network as multiples of this
 EDGE_MM = 4.0            # the height plane runs from 1 inside to -1 outside within this distance of an endplate
+PLACES = 4               # channels that tell a position where it is
+NEIGHBOURS_SHARE = 0.1   # what untrained mask heads answer: the share of pixels that is body
+BODY_SHARE = 0.2         # within the gap
 TYPICAL_HEIGHT_MM = 24.0  # what an untrained height head answers
 
 
@@ -54,10 +59,10 @@ class HeightHead(nn.Module):
 class StageNetwork(nn.Module):
     """A U-Net over folded pixels: quarter, eighth and sixteenth resolution."""
 
-    def __init__(self, planes: int, ngf: int, gap_attention: bool) -> None:
+    def __init__(self, channels: int, ngf: int, gap_attention: bool) -> None:
         super().__init__()
         wide, wider, widest = 2 * ngf, 4 * ngf, 8 * ngf
-        self.stem = nn.Conv2d(planes * FOLD**2 + 2, wide, 3, padding=1)
+        self.stem = nn.Conv2d(channels, wide, 3, padding=1)
         self.encode = ResidualBlock(wide)
         self.down = nn.Conv2d(wide, wider, 3, stride=2, padding=1)
         self.encode_half = nn.Sequential(ResidualBlock(wider), ResidualBlock(wider))
@@ -69,16 +74,14 @@ class StageNetwork(nn.Module):
         self.up = nn.Conv2d(wider, wide, 1)
         self.decode = nn.Sequential(ResidualBlock(wide), ResidualBlock(wide), normalisation(wide), nn.SiLU())
 
-    def forward(self, planes: Tensor, positions: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, folded: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Return decoded features (B, 2 ngf, R/4, C/4) and the deepest ones (B, 8 ngf, R/16, C/16).
 
         Args:
-            planes: (B, planes, R, C); R and C multiples of 16.
-            positions: (B, 2, R/4, C/4).
+            folded: (B, channels, R/4, C/4); R and C multiples of 16.
             gap: (B, 1, R, C).
         """
-        quarter = self.stem(torch.cat([functional.pixel_unshuffle(planes, FOLD), positions], 1))
-        quarter = self.encode(quarter)                                             # (B, 2 ngf, R/4, C/4)
+        quarter = self.encode(self.stem(folded))                                   # (B, 2 ngf, R/4, C/4)
         eighth = self.encode_half(self.down(quarter))                              # (B, 4 ngf, R/8, C/8)
         if self.attend is not None:
             eighth = self.attend(eighth, gap)
@@ -92,35 +95,51 @@ def enlarge(features: Tensor) -> Tensor:
     return functional.interpolate(features, scale_factor=2, mode="nearest")
 
 
-def pixel_head(channels: int, images: int) -> nn.Sequential:
-    """Return a head that unfolds features at a quarter of the resolution into full-resolution images."""
-    return nn.Sequential(nn.Conv2d(channels, images * FOLD**2, 3, padding=1), nn.PixelShuffle(FOLD))
+class PixelHead(nn.Module):
+    """Unfold features at a quarter of the resolution into a CT and a mask's logits at full resolution."""
+
+    def __init__(self, channels: int, expected_share: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * FOLD**2, 3, padding=1)
+        nn.init.zeros_(self.conv.bias)
+        nn.init.constant_(self.conv.bias[FOLD**2:], logit(expected_share))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, channels, R/4, C/4) to two images, (B, 1, R, C) each."""
+        ct, mask = functional.pixel_shuffle(self.conv(features), FOLD).chunk(2, 1)
+        return ct, mask
 
 
-def positions_of(gap: Tensor) -> Tensor:
-    """Return rows from the gap's centre and columns from the middle, folded: (B, 1, R, C) -> (B, 2, R/4, C/4)."""
-    rows, columns = torch.broadcast_tensors(row_offset(gap), column_offset(gap))
-    return functional.avg_pool2d(torch.cat([rows, columns], 1) / OFFSET_SCALE_MM, FOLD)
+def logit(share: float) -> float:
+    """Return the number whose sigmoid is `share`."""
+    return math.log(share / (1 - share))
 
 
-def height_plane(height_mm: Tensor, gap: Tensor) -> Tensor:
-    """Draw a height: 1 inside the interval of that height at the gap's centre, -1 outside, a ramp between.
+def places(seen: SliceInput) -> Tensor:
+    """Tell each folded position where it is, (B, 4, R/4, C/4).
+
+    Rows from the gap's centre, columns from the middle, whether it is in the gap, and the slice's distance.
+    """
+    rows, columns = torch.broadcast_tensors(row_offset(seen.gap), column_offset(seen.gap))
+    planes = [rows / OFFSET_SCALE_MM, columns.expand_as(rows) / OFFSET_SCALE_MM, seen.gap,
+              as_plane(seen.distance, seen.gap)]
+    return functional.avg_pool2d(torch.cat(planes, 1), FOLD)
+
+
+def height_rows(height_mm: Tensor, gap: Tensor) -> Tensor:
+    """Draw a height, folded: 1 in the rows of that height at the gap's centre, -1 outside, a ramp between.
 
     Args:
         height_mm: (B,).
         gap: (B, 1, R, C).
 
     Returns:
-        (B, 1, R, C), differentiable with respect to the height.
+        (B, 4, R/4, C/4), one channel per folded row; differentiable with respect to the height.
     """
     inside_mm = height_mm[:, None, None, None] / 2 - row_offset(gap).abs()         # (B, 1, R, 1)
-    return (inside_mm / EDGE_MM).clamp(-1, 1).expand_as(gap)
-
-
-def typical_logit() -> float:
-    """Return the logit of the typical height."""
-    share = TYPICAL_HEIGHT_MM / GAP_ROWS
-    return float(torch.logit(torch.tensor(share)))
+    ramp = (inside_mm / EDGE_MM).clamp(-1, 1)
+    folded = ramp.reshape(len(ramp), -1, FOLD).transpose(1, 2)[..., None]          # (B, 4, R/4, 1)
+    return folded.expand(-1, -1, -1, gap.shape[3] // FOLD)
 
 
 class ResidualGenerator(nn.Module):
@@ -129,26 +148,32 @@ class ResidualGenerator(nn.Module):
     def __init__(self, ngf: int = 16, attention: bool = True) -> None:
         super().__init__()
         self.arguments = {"kind": "residual", "ngf": ngf, "attention": attention}
-        self.coarse = StageNetwork(3 + int(attention), ngf, gap_attention=False)
-        self.coarse_images = pixel_head(2 * ngf, 2)
+        seen_channels = (1 + int(attention)) * FOLD**2 + PLACES
+        self.coarse = StageNetwork(seen_channels, ngf, gap_attention=False)
+        self.coarse_images = PixelHead(2 * ngf, NEIGHBOURS_SHARE)
         self.coarse_height = HeightHead(2 * ngf, 8 * ngf)
-        self.fine = StageNetwork(6 + int(attention), ngf, gap_attention=True)
-        self.fine_images = pixel_head(2 * ngf, 2)
+        self.fine = StageNetwork(2 * FOLD**2 + FOLD + PLACES + 2 * ngf, ngf, gap_attention=True)
+        self.fine_images = PixelHead(2 * ngf, BODY_SHARE)
         self.fine_height = HeightHead(2 * ngf, 8 * ngf)
 
     def forward(self, seen: SliceInput) -> GeneratorOutput:
         """Restore the vertebrae of a batch of slices in the opened frame."""
-        positions = positions_of(seen.gap)                                         # (B, 2, R/4, C/4)
-        given = [seen.masked_ct, seen.gap, as_plane(seen.distance, seen.gap)]
-        given += [seen.attention] if self.arguments["attention"] else []
-        features, deep = self.coarse(torch.cat(given, 1), positions, seen.gap)
-        coarse_ct, neighbours = self.coarse_images(features).chunk(2, 1)           # (B, 1, R, C) each
-        height_logit = self.coarse_height(features, deep) + typical_logit()        # (B,)
+        where = places(seen)                                                       # (B, 4, R/4, C/4)
+        given = [seen.masked_ct] + ([seen.attention] if self.arguments["attention"] else [])
+        features, deep = self.coarse(torch.cat([fold(given), where], 1), seen.gap)
+        coarse_ct, neighbours = self.coarse_images(features)                       # (B, 1, R, C) each
+        neighbours = neighbours.sigmoid() * (1 - seen.gap)
+        height_logit = self.coarse_height(features, deep) + logit(TYPICAL_HEIGHT_MM / GAP_ROWS)    # (B,)
         coarse_height_mm = GAP_ROWS * height_logit.sigmoid()
-        neighbours = neighbours.sigmoid()
-        given[0] = torch.lerp(seen.masked_ct, coarse_ct, seen.gap)
-        given += [coarse_ct, neighbours, height_plane(coarse_height_mm, seen.gap)]
-        features, deep = self.fine(torch.cat(given, 1), positions, seen.gap)
-        ct, body = self.fine_images(features).chunk(2, 1)
+        filled = torch.lerp(seen.masked_ct, coarse_ct, seen.gap)
+        drawn = height_rows(coarse_height_mm, seen.gap)
+        features, deep = self.fine(torch.cat([fold([filled, neighbours]), drawn, where, features], 1), seen.gap)
+        ct, body = self.fine_images(features)
         height_mm = GAP_ROWS * (height_logit + self.fine_height(features, deep)).sigmoid()
-        return GeneratorOutput(coarse_ct, neighbours, coarse_height_mm, coarse_ct + ct, body.sigmoid(), height_mm)
+        return GeneratorOutput(coarse_ct, neighbours, coarse_height_mm, coarse_ct + ct,
+                               body.sigmoid() * seen.gap, height_mm)
+
+
+def fold(images: list[Tensor]) -> Tensor:
+    """Turn 4x4 pixels into channels: (B, 1, R, C) each -> (B, 16 per image, R/4, C/4)."""
+    return functional.pixel_unshuffle(torch.cat(images, 1), FOLD)
