@@ -17,6 +17,7 @@ CORE_DEPTH_MM = 8          # columns before the core whose sides no process hide
 WALL_SLOPE = 0.6           # of the posterior wall in the vertebra's frame, at most
 VISIBLE_QUANTILE = 0.4     # the rows beside a pedicle flare into it
 LEAST_VISIBLE_ROWS = 3
+ENDPLATE_STEP_MM = 3.0     # a waist is shallower
 WALL_BULGE_MM = 3.0        # of the wall beside the canal against the wall before it, at most
 WALL_TOLERANCE_MM = 2.5    # roughness of a wall that is no process
 WIDEST_BODY_MM = 58.8      # of 87 patients, L2-L5 by CT (mean 46.7)
@@ -148,10 +149,23 @@ def wall_model(visible: np.ndarray, free: slice) -> np.ndarray:
         it where they can be seen.
     """
     seen = np.where(np.isfinite(visible), visible, np.nan)
-    by_row = _smooth(_fill(_quantile(seen[:, free], 0.5, axis=1, least=1)))
+    by_row = _quantile(seen[:, free], 0.5, axis=1, least=1)
+    by_row = _smooth(_fill(_without_endplates(by_row)))
     across = _quantile(seen - by_row[:, None], VISIBLE_QUANTILE, axis=0, least=LEAST_VISIBLE_ROWS)
     highest = np.nanmax(np.append(across[free], 0.0)) + WALL_BULGE_MM
     return by_row[:, None] + np.minimum(_fill(across), highest)[None, :]
+
+
+def _without_endplates(wall: np.ndarray) -> np.ndarray:
+    """Return a wall (rows,) with NaN where rows meet an endplate instead: far inside the straight wall."""
+    from scipy.stats import theilslopes
+
+    rows = np.flatnonzero(np.isfinite(wall))
+    if rows.size < LEAST_VISIBLE_ROWS:
+        return wall
+    slope = float(np.clip(theilslopes(wall[rows], rows)[0], -WALL_SLOPE, WALL_SLOPE))
+    upright = wall - slope * np.arange(wall.size)
+    return np.where(upright < np.nanmedian(upright) - ENDPLATE_STEP_MM, np.nan, wall)
 
 
 def _inside(visible: np.ndarray, model: np.ndarray, length: int) -> np.ndarray:
