@@ -55,8 +55,8 @@ AGE_YEARS = (35.0, 90.0)
 SEX_SCALE = {"female": 0.955, "male": 1.045}  # women 8-9 % smaller
 PERSON_SCALE_SD = 0.05
 PERSON_WEDGE_SD_DEG = 1.0
-HEIGHT_NOISE_SD = 0.031  # per level: adjacent heights then have a ratio of SD 0.031 * sqrt(2) = 0.044
-WEDGE_NOISE_SD_DEG = 1.1  # per level: the anterior ratio then has an SD of 0.059
+HEIGHT_NOISE_SD = 0.0325  # per level: the ratio of adjacent posterior heights then has an SD of 0.044
+WEDGE_NOISE_SD_DEG = 1.25  # per level: the anterior ratio then has an SD of 0.059
 SIZE_NOISE_SD = 0.02  # width and depth
 DISC_NOISE_SD = 0.10
 LORDOSIS_SCALE_SD = 0.13
@@ -77,9 +77,9 @@ TRABECULAR_SD_HU = 32.0
 TRABECULAR_FLOOR_HU = 35.0
 FRACTURED_CEILING_HU = 145.0  # fractured patients are mostly below
 CORTEX_HU = (850.0, 1200.0)
-CORTEX_MM = (0.40, 0.55)  # bodies: the shell of 0.35 mm with the dense trabeculae that lean on it
-ENDPLATE_MM = (0.55, 0.80)
-ARCH_CORTEX_MM = 1.7
+CORTEX_MM = (0.50, 0.75)  # bodies: the shell of 0.35 mm with the dense trabeculae that lean on it
+ENDPLATE_MM = (0.70, 1.05)
+ARCH_CORTEX_MM = 1.5
 ARCH_MARROW = 1.35  # density of the arch's marrow against the body's
 RIPPLE_MM = 0.3  # endplates are not smooth
 

@@ -119,7 +119,7 @@ def _surroundings(here: Slice, middle: np.ndarray, tissue: Tissue) -> np.ndarray
     hu[belly & (here.blobs > 1.75)] = anatomy.GAS_HU
     if level > 6.0:  # the diaphragm's dome: lungs reach lowest behind
         dome = 9.4 - 3.0 * np.clip((warped + 40.0) / 60.0, 0.0, 1.0) ** 1.5 + 0.0004 * (np.abs(u) - 60.0) ** 2
-        hu = np.where(level > dome, _chest(u, v, depth, here.streaks), hu)
+        hu = np.where(level > dome, _chest(u + 4.0 * here.blobs, warped, depth, here.streaks), hu)
     ring = np.hypot(u / 125.0, (warped - 4.0) / 60.0)
     hu[(warped > 18.0) & (ring > 0.5) & (ring < 1.0)] = 0.55 * anatomy.MUSCLE_HU + 0.45 * anatomy.FAT_HU
     skin = 0.5 * depth + 58.0 + tissue.fat_mm - 0.0022 * u * u

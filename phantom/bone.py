@@ -121,7 +121,7 @@ def _paint_vertebra(canvas: Canvas, pose: np.ndarray, vertebra: Vertebra, tissue
         is_arch[where] |= distance < 0.0
     hu = canvas.hu[box.slices]
     hu *= 1.0 - outer
-    cortex = np.float32(tissue.cortex_hu) * (np.float32(1.0) + np.float32(0.1) * grain)
+    cortex = np.float32(tissue.cortex_hu) * (np.float32(1.0) + np.float32(0.2) * grain)
     hu += np.maximum(outer - inner, 0.0) * cortex + inner * marrow
     _label(canvas, box, vertebra.level.label, is_body, is_arch)
 
@@ -195,5 +195,5 @@ def _marrow(box: Box, vertebra: Vertebra, tissue: Tissue, texture: np.ndarray,
     loss = vertebra.loss(box.x, box.y)
     compaction = 1.0 + 1.2 * loss + 1.6 * loss * np.clip(level, 0.0, 1.0) ** 4
     vein = np.exp(-((box.x / 4.0) ** 2 + (level / 0.16) ** 2)) * (box.y > 0.1 * body.depth)
-    density = tissue.trabecular_hu * (0.92 + 0.2 * level**2) + (22.0 + 0.12 * tissue.trabecular_hu) * grain
+    density = tissue.trabecular_hu * (0.92 + 0.2 * level**2) + (28.0 + 0.14 * tissue.trabecular_hu) * grain
     return ((density + 40.0) * compaction - 40.0 - 60.0 * vein).astype(np.float32)

@@ -50,14 +50,14 @@ def draw_person(rng: np.random.Generator, fractures: int) -> Person:
     youngest, oldest = anatomy.AGE_YEARS
     age = youngest + (oldest - youngest) * rng.beta(1.6 + 0.9 * min(fractures, 4), 1.8)
     sex = "female" if rng.random() < (0.5 if fractures == 0 else 0.65) else "male"
-    bodies = _draw_bodies(rng, sex)
+    bodies = draw_bodies(rng, sex)
     discs = _draw_discs(rng, bodies)
     spine = Spine(tuple(Vertebra(body) for body in bodies), discs, np.eye(4))
     tilt = anatomy.CHORD_TILT_SD_DEG * rng.standard_normal()
     return Person(age, sex, _upright(spine, tilt), _draw_tissue(rng, age, fractures))
 
 
-def _draw_bodies(rng: np.random.Generator, sex: str) -> list[Body]:
+def draw_bodies(rng: np.random.Generator, sex: str) -> list[Body]:
     """Draw every level's body: the table times a person's scale, with a level's own noise."""
     scale = anatomy.SEX_SCALE[sex] * float(np.exp(anatomy.PERSON_SCALE_SD * rng.standard_normal()))
     wedge = anatomy.PERSON_WEDGE_SD_DEG * rng.standard_normal()

@@ -89,10 +89,18 @@ def centre_of(pose: np.ndarray, vertebra: Vertebra) -> np.ndarray:
 
 
 def curve_points(spine: Spine, spacing_mm: float = 1.0) -> np.ndarray:
-    """Return points of the smooth curve through the bodies' middles, cranial to caudal, (N, 3), mm."""
+    """Return even steps along the smooth curve through the bodies' middles, from the top, (N, 3), mm."""
     from scipy.interpolate import CubicSpline
 
     centres = np.array([centre_of(pose, one) for pose, one in zip(spine.poses, spine.vertebrae,
                                                                  strict=True)])[::-1]
-    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centres, axis=0), axis=1))])
-    return CubicSpline(length, centres)(np.arange(0.0, length[-1], spacing_mm))
+    curve = CubicSpline(_lengths(centres), centres)
+    dense = curve(np.linspace(0.0, curve.x[-1], 20 * len(centres)))
+    length = _lengths(dense)
+    steps = np.arange(0.0, length[-1], spacing_mm)
+    return np.stack([np.interp(steps, length, dense[:, i]) for i in range(3)], axis=1)
+
+
+def _lengths(points: np.ndarray) -> np.ndarray:
+    """Return the length from the first point to each along the straight lines between them, (N,), mm."""
+    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
