@@ -95,13 +95,11 @@ def fit(args: argparse.Namespace, folder: Path) -> None:
                              resampling=resampling)
     grader = fit_grader(fitting.values, fitting.classes, features, args.classes, args.penalty)
     held, held_classes = judge_holdout(parts.holdout, grader, scheme, resampling)
-    report = {"classes": list(scheme.names), "features": features, "fit_splits": args.fit_splits,
-              "holdout_split": args.holdout, "excluded": list(parts.excluded["case"]),
-              "seen_in_training": {"fitting": count_seen(parts.fitting),
-                                   "hold-out": count_seen(parts.holdout)},
-              "cross_validation": crossed.report, "holdout": held,
-              "rule": {"fitting": judge_rule(parts.fitting, scheme, resampling),
-                       "holdout": judge_rule(parts.holdout, scheme, resampling)}}
+    report = describe(parts, args, {
+        "classes": list(scheme.names), "features": features,
+        "cross_validation": crossed.report, "holdout": held,
+        "rule": {"fitting": judge_rule(parts.fitting, scheme, resampling),
+                 "holdout": judge_rule(parts.holdout, scheme, resampling)}})
     write_json(folder / "model.json", grader.to_json())
     write_json(folder / "metrics.json", report)
     write_predictions(folder / "predictions.csv", [
@@ -110,6 +108,15 @@ def fit(args: argparse.Namespace, folder: Path) -> None:
         predictions_of(parts.excluded, features, np.full(len(parts.excluded), -1), scheme.names, UNDEFINED)])
     draw_scatter(folder / "scatter.png", fitting.values[:, :3], fitting.classes, scheme.names)
     print_report(report)
+
+
+def describe(parts: Parts, args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with what they were made from, and the notes."""
+    report = results | {
+        "fit_splits": args.fit_splits, "holdout_split": args.holdout,
+        "excluded": list(parts.excluded["case"]),
+        "seen_in_training": {"fitting": count_seen(parts.fitting), "hold-out": count_seen(parts.holdout)}}
+    return report | {"notes": notes_on(report)}
 
 
 def judge_holdout(holdout: "pd.DataFrame", grader: "LinearGrader", scheme: "ClassScheme",
@@ -122,24 +129,29 @@ def judge_holdout(holdout: "pd.DataFrame", grader: "LinearGrader", scheme: "Clas
     return vertebrae.judge(predicted, scheme.names, resampling), predicted
 
 
+def notes_on(report: dict[str, Any]) -> list[str]:
+    """Return everything that limits what the metrics mean."""
+    notes = [report["cross_validation"]["note"]]
+    if report["holdout"] is None:
+        notes.append(f"split '{report['holdout_split']}' holds no vertebra with a defined RHLV, so there is "
+                     f"no hold-out result")
+    if report["excluded"]:
+        notes.append(f"{len(report['excluded'])} left out, RHLV undefined: {', '.join(report['excluded'])}")
+    notes += [f"the generator was trained on {count} vertebrae of the {part} part; their synthetic heights "
+              f"may be better than a new patient's"
+              for part, count in report["seen_in_training"].items() if count]
+    return [note for note in notes if note]
+
+
 def print_report(report: dict[str, Any]) -> None:
-    """Print the metrics, and everything that limits what they mean."""
-    crossed, held, excluded = report["cross_validation"], report["holdout"], report["excluded"]
-    if crossed["note"]:
-        print(f"note: {crossed['note']}")
+    """Print the metrics and the notes."""
+    crossed, held = report["cross_validation"], report["holdout"]
     if crossed["folds"]:
         print(f"cross-validation, {crossed['folds']} folds by patient: {_metrics_line(crossed)}")
     if held:
         print(f"hold-out '{report['holdout_split']}': {_metrics_line(held)}")
-    else:
-        print(f"note: split '{report['holdout_split']}' holds no vertebra with a defined RHLV, so there is "
-              f"no hold-out result")
-    if excluded:
-        print(f"note: {len(excluded)} left out, RHLV undefined: {', '.join(excluded[:10])}")
-    for part, count in report["seen_in_training"].items():
-        if count:
-            print(f"note: the generator was trained on {count} vertebrae of the {part} part; their synthetic "
-                  f"heights may be better than a new patient's")
+    for note in report["notes"]:
+        print(f"note: {note}")
 
 
 def _metrics_line(judged: dict[str, Any]) -> str:

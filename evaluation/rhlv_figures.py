@@ -50,7 +50,7 @@ def draw_map(path: str | Path, loss: np.ndarray, title: str) -> None:
 
     rows, columns = (np.flatnonzero(np.isfinite(loss).any(axis=axis)) for axis in (1, 0))
     percent = 100.0 * loss[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    figure = new_figure(4.6, 3.6)
+    figure = new_figure(4.6, 4.0)
     axes = figure.add_subplot()
     low, high = LOSS_RANGE_PERCENT
     image = axes.imshow(percent, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, low, high), aspect="equal")
