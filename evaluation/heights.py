@@ -19,6 +19,7 @@ RIM_FRACTION = 0.5         # a column lower than this fraction of the body's med
 RIM_SHARE = 0.15           # of the depth: a longer run of low columns is a collapse, not rim, and stays
 SLIVER_FRACTION = 0.25     # slices at either side with less than this fraction of the median area are dropped
 GENANT_LIMITS = (0.20, 0.25, 0.40)  # loss where grades 1, 2 begin, and above which grade 3 lies (Genant 1993)
+CRUSH_SHARE = 2 / 3        # of the largest loss: where every third has lost as much, all of the body is crushed
 PROFILE_POSITIONS = (np.arange(60) + 0.5) / 60  # relative depth, 0 anterior rim, 1 posterior rim
 
 
@@ -234,15 +235,14 @@ def genant_grade(rhlv: np.ndarray) -> int | None:
 def fracture_kind(rhlv: np.ndarray) -> str:
     """Name the pattern that is largest in the losses of the thirds (3,): wedge, biconcave or crush.
 
-    As Genant's three ratios, each against the healthy shape: wedge is the loss of the anterior height
-    relative to the posterior, biconcave that of the middle relative to the posterior, crush that of the
-    posterior height itself. 'none' for grade 0, '' where the loss is undefined.
+    Crush where every third lost at least two thirds of what the worst one lost, or the posterior is the
+    worst; else by the worst third, wedge for the anterior, biconcave for the middle (after Genant 1993, where
+    crush takes the posterior height along). 'none' for grade 0, '' where the loss is undefined.
     """
     grade = genant_grade(rhlv)
     if not grade:
         return "" if grade is None else "none"
-    anterior, middle, posterior = (1.0 - float(loss) for loss in rhlv[:3])
-    if posterior <= 0:
+    losses = rhlv[:3]
+    if losses.min() >= CRUSH_SHARE * losses.max():
         return "crush"
-    remaining = {"wedge": anterior / posterior, "biconcave": middle / posterior, "crush": posterior}
-    return min(remaining, key=lambda kind: remaining[kind])
+    return ("wedge", "biconcave", "crush")[int(losses.argmax())]
