@@ -19,7 +19,7 @@ RIM_FRACTION = 0.5         # a column lower than this fraction of the body's med
 RIM_SHARE = 0.15           # of the depth: a longer run of low columns is a collapse, not rim, and stays
 SLIVER_FRACTION = 0.25     # slices at either side with less than this fraction of the median area are dropped
 GENANT_LIMITS = (0.20, 0.25, 0.40)  # loss where grades 1, 2 begin, and above which grade 3 lies (Genant 1993)
-CRUSH_SHARE = 2 / 3        # of the largest loss: where every third has lost as much, all of the body is crushed
+CRUSH_SHARE = 2 / 3        # of the largest loss: where every third has lost as much, the body is crushed
 PROFILE_POSITIONS = (np.arange(60) + 0.5) / 60  # relative depth, 0 anterior rim, 1 posterior rim
 
 
