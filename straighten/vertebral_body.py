@@ -94,16 +94,22 @@ def _cut_behind(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
 
 def _canal_line(mask: np.ndarray, column: int, canal: slice) -> np.ndarray:
     """Return the posterior wall on the midline as a straight line: its column in each row, (rows,)."""
-    from scipy.stats import theilslopes
-
     runs = mask[:, column:, canal]
     end = column + np.where(runs.all(axis=1), runs.shape[1], np.argmin(runs, axis=1)).astype(float)
     wall = _quantile(np.where(runs[:, 0], end, np.nan), 0.5, axis=1, least=1)
-    rows = np.flatnonzero(np.isfinite(wall))
-    if rows.size < LEAST_VISIBLE_ROWS:
+    if np.isfinite(wall).sum() < LEAST_VISIBLE_ROWS:
         return np.full(mask.shape[0], float(mask.shape[1]))
+    leaning = _lean(wall)
+    return float(np.nanmedian(wall - leaning)) + leaning
+
+
+def _lean(wall: np.ndarray) -> np.ndarray:
+    """Return how far a wall (rows,) leans in each row, from row 0; a robust straight line through it."""
+    from scipy.stats import theilslopes
+
+    rows = np.flatnonzero(np.isfinite(wall))
     slope = float(np.clip(theilslopes(wall[rows], rows)[0], -WALL_SLOPE, WALL_SLOPE))
-    return float(np.median(wall[rows] - slope * rows)) + slope * np.arange(mask.shape[0])
+    return slope * np.arange(wall.size)
 
 
 def _cut_beside(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
@@ -158,13 +164,9 @@ def wall_model(visible: np.ndarray, free: slice) -> np.ndarray:
 
 def _without_endplates(wall: np.ndarray) -> np.ndarray:
     """Return a wall (rows,) with NaN where rows meet an endplate instead: far inside the straight wall."""
-    from scipy.stats import theilslopes
-
-    rows = np.flatnonzero(np.isfinite(wall))
-    if rows.size < LEAST_VISIBLE_ROWS:
+    if np.isfinite(wall).sum() < LEAST_VISIBLE_ROWS:
         return wall
-    slope = float(np.clip(theilslopes(wall[rows], rows)[0], -WALL_SLOPE, WALL_SLOPE))
-    upright = wall - slope * np.arange(wall.size)
+    upright = wall - _lean(wall)
     return np.where(upright < np.nanmedian(upright) - ENDPLATE_STEP_MM, np.nan, wall)
 
 

@@ -1,0 +1,78 @@
+"""Carry straightened volumes back to the scanner's grid: writes <out>/<case>.nii.gz beside the patient's CT.
+
+Takes any folder of straightened volumes named <case>.nii.gz: CT_fake, label_fake, heatmaps, height-loss maps.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from util.cli import add_stage_arguments, run_script
+from util.errors import InputError
+from util.paths import geometry_path
+from util.stage import run_stage
+from util.vertebrae import split_case
+
+KINDS = ("ct", "label", "map")
+AIR_HU = -1000
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this script."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--volumes", default="./output/CT_fake", help="folder with <case>.nii.gz")
+    parser.add_argument("--kind", choices=KINDS, default="ct",
+                        help="ct: grey values to HU; label: nearest neighbour; map: any numbers, linear")
+    parser.add_argument("--dataroot", default="./dataset/straightened", help="folder with geometry/<p>.npz")
+    parser.add_argument("--out", default="./output/scanner_ct", help="folder for the results")
+    add_stage_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script and return its exit status."""
+    options = build_parser().parse_args(argv)
+    suffix = ".nii.gz"
+    cases = sorted(path.name.removesuffix(suffix) for path in Path(options.volumes).glob(f"*{suffix}"))
+    if not cases:
+        raise InputError(f"--volumes {options.volumes}: expected <case>.nii.gz, found none; check the path")
+    work = partial(unstraighten_case, options.volumes, options.dataroot, options.out, options.kind)
+    return run_stage("to scanner", work, cases,
+                     lambda case: (Path(options.out) / f"{case}{suffix}").is_file(),
+                     jobs=options.jobs, overwrite=options.overwrite)
+
+
+def unstraighten_case(volumes: str | Path, dataroot: str | Path, out: str | Path, kind: str,
+                      case: str) -> None:
+    """Write one case's volume on the grid of its scanner.
+
+    Raises:
+        InputError: the volume or the patient's geometry cannot be used.
+    """
+    import numpy as np
+
+    from straighten.curve import load_geometry
+    from straighten.scanner_space import grey_to_hu, to_scanner
+    from util.volume import STRAIGHTENED_SHAPE, Volume, read_volume, write_volume
+
+    patient, label = split_case(case)
+    path = Path(volumes) / f"{case}.nii.gz"
+    array = read_volume(path).array
+    geometry = load_geometry(geometry_path(dataroot, patient))
+    if array.shape != STRAIGHTENED_SHAPE:
+        raise InputError(f"{path}: expected a straightened volume of {STRAIGHTENED_SHAPE}, found "
+                         f"{array.shape}; give --volumes a folder of straightened volumes")
+    if label not in geometry.curve.centre_rows:
+        raise InputError(f"{path}: expected a vertebra of {sorted(geometry.curve.centre_rows)}, found "
+                         f"{label}; run straighten/straighten_mask_3d.py --overwrite")
+    array = grey_to_hu(array) if kind == "ct" else array
+    fill = AIR_HU if kind == "ct" else 0
+    carried = to_scanner(array, geometry, label, nearest=kind == "label", fill=fill)
+    content = np.rint(carried.array).astype(np.int16) if kind == "ct" else carried.array
+    write_volume(Path(out) / f"{case}.nii.gz", Volume(content, carried.affine))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))
