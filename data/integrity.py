@@ -37,8 +37,9 @@ def read_cohort_slices(options: Namespace) -> CohortSlices:
     heatmaps = options.heatmaps if options.attention == "heatmap" else None
     wanted = {split: healthy_cases(cohort, split, options.healthy_max_grade) for split in ("train", "test")}
     problems = missing_files(cohort, options.dataroot, heatmaps)
-    read = partial(read_vertebra, cohort=cohort, dataroot=options.dataroot, heatmaps=heatmaps,
-                   plane=options.plane, crop_cols=options.crop_cols, healthy_max_grade=options.healthy_max_grade)
+    read = partial(
+        read_vertebra, cohort=cohort, dataroot=options.dataroot, heatmaps=heatmaps, plane=options.plane,
+        crop_cols=options.crop_cols, healthy_max_grade=options.healthy_max_grade)
     stores = {}
     for split, cases in wanted.items():
         sound = [case for case in cases if case not in problems]

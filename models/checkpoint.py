@@ -30,13 +30,12 @@ def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, A
     """
     from safetensors.torch import save
 
-    arguments = generator.arguments | {name: settings[name] for name in SETTINGS}  # type: ignore[operator]
-    metadata = {"kind": KIND, "arguments": json.dumps(arguments),
-                "training": json.dumps(settings.get("training", {}))}
+    description = {"arguments": generator.arguments, "settings": {name: settings[name] for name in SETTINGS},
+                   "training": settings.get("training", {})}
     weights = {name: value.detach().to("cpu", copy=True).contiguous()
                for name, value in generator.state_dict().items()}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(weights, metadata))
+        temporary.write_bytes(save(weights, {KIND: json.dumps(description)}))  # one key: same bytes
 
 
 def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -56,12 +55,11 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: expected a safetensors file, found another or a damaged one ({error}); "
                          f"choose a generator of {TRAIN}") from error
-    if metadata.get("kind") != KIND:
+    if KIND not in metadata:
         raise InputError(f"{path}: expected a generator of {TRAIN}, found another network's weights; "
                          f"choose best_generator.safetensors of a run")
-    arguments = json.loads(metadata["arguments"])
-    settings = {name: arguments.pop(name) for name in SETTINGS}
-    return arguments, settings | {"training": json.loads(metadata["training"])}
+    description = json.loads(metadata[KIND])
+    return description["arguments"], description["settings"] | {"training": description["training"]}
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:

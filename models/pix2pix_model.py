@@ -79,7 +79,7 @@ class Pix2PixModel(BaseModel):
         with self._autocast(self.amp_generator):
             output = self.generator(self.seen)
         output = GeneratorOutput(*(result.float() for result in output))
-        composed = self._compose(output.ct)
+        composed = self.compose_true(output.ct)
         self.losses = {}
         if self.discriminators is not None:
             self._step_discriminators(composed.detach(), output.body.detach())
@@ -110,7 +110,7 @@ class Pix2PixModel(BaseModel):
         everywhere = truth.ct.new_ones(1)  # outside the restored rows the composed CT equals the true one
         terms = {
             "l1": lambda: masked_l1(composed, truth.ct, everywhere),
-            "coarse_l1": lambda: masked_l1(self._compose(output.coarse_ct), truth.ct, everywhere),
+            "coarse_l1": lambda: masked_l1(self.compose_true(output.coarse_ct), truth.ct, everywhere),
             "body_dice": lambda: soft_dice(output.body, truth.body),
             "neighbours_dice": lambda: soft_dice(output.coarse_neighbours, truth.neighbours),
             "edge": lambda: edge_loss(output.body, truth.body),
@@ -143,7 +143,7 @@ class Pix2PixModel(BaseModel):
                                              central_rows(body, IMAGE_ROWS))
         return [each.float() for each in logits]
 
-    def _compose(self, generated: Tensor) -> Tensor:
+    def compose_true(self, generated: Tensor) -> Tensor:
         """Close the gap at the true height: (B, 1, R, C) of the opened frame to the original frame."""
         truth = self.truth
         return compose(truth.ct, generated, truth.top, truth.bottom, truth.bottom - truth.top)

@@ -43,12 +43,17 @@ class HeightHead(nn.Module):
         nn.init.zeros_(self.mixer[-1].weight)
 
     def forward(self, features: Tensor, deep: Tensor) -> Tensor:
-        """Return the logit of height / 40 mm, (B,).
+        """Return the logit of height / 40 mm, (B,), in float32: bfloat16 would round lengths to 0.5 mm.
 
         Args:
             features: (B, channels, R / 4, C / 4).
             deep: (B, deep_channels, R / 16, C / 16).
         """
+        with torch.autocast(features.device.type, enabled=False):
+            return self._logit(features.float(), deep.float())
+
+    def _logit(self, features: Tensor, deep: Tensor) -> Tensor:
+        """Return the logit, (B,)."""
         presence, weight = self.bodies(features).chunk(2, 1)                       # (B, K, r, c) each
         columns = weight.mean(2).softmax(2)                                        # (B, K, c)
         lengths = (presence.sigmoid().sum(2) * columns).sum(2) * FOLD / OFFSET_SCALE_MM    # (B, K)
@@ -165,7 +170,7 @@ class ResidualGenerator(nn.Module):
         neighbours = neighbours.sigmoid() * (1 - seen.gap)
         height_logit = self.coarse_height(features, deep) + logit(TYPICAL_HEIGHT_MM / GAP_ROWS)    # (B,)
         coarse_height_mm = GAP_ROWS * height_logit.sigmoid()
-        filled = torch.lerp(seen.masked_ct, coarse_ct, seen.gap)
+        filled = torch.lerp(seen.masked_ct, coarse_ct.to(seen.gap.dtype), seen.gap)
         drawn = height_rows(coarse_height_mm, seen.gap)
         features, deep = self.fine(torch.cat([fold([filled, neighbours]), drawn, where, features], 1), seen.gap)
         ct, body = self.fine_images(features)

@@ -1,0 +1,130 @@
+"""Bringing scans of a VerSe tree into the raw layout, and the cohort that they make."""
+
+import gzip
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from data.grade_tables import GradeTable
+from data.verse_tree import Scan
+from util.errors import InputError
+from util.paths import atomic_path, raw_centroids, raw_ct, raw_mask, read_json
+from util.vertebrae import SPLITS, Cohort, split_case
+from util.volume import AFFINE_TOLERANCE_MM, read_mask
+
+TRAIN_SHARE, TEST_SHARE = 0.6, 0.2  # of the patients, where the grades bring no splits; the rest is held out
+
+
+def import_scan(out: str | Path, scans: Mapping[str, Scan], name: str) -> str | None:
+    """Link or copy one scan into the raw layout; return what is missing.
+
+    Raises:
+        InputError: CT and mask lie on different grids.
+    """
+    scan = scans[name]
+    if scan.ct is not None:
+        check_headers(scan.ct, scan.mask)
+        bring(scan.ct, raw_ct(out, name))
+    bring(scan.mask, raw_mask(out, name))
+    if scan.centroids is not None:
+        bring(scan.centroids, raw_centroids(out, name))
+    return None if scan.ct is not None else "mask without CT"
+
+
+def is_imported(out: str | Path, scans: Mapping[str, Scan], name: str) -> bool:
+    """Tell whether all files of a scan are in the raw layout."""
+    scan = scans[name]
+    return (raw_mask(out, name).is_file() and (scan.ct is None or raw_ct(out, name).is_file())
+            and (scan.centroids is None or raw_centroids(out, name).is_file()))
+
+
+def check_headers(ct: Path, mask: Path) -> None:
+    """Check that CT and mask share shape and affine, by their headers.
+
+    Raises:
+        InputError: they do not, or one is no NIfTI.
+    """
+    headers = []
+    for path in (ct, mask):
+        try:
+            headers.append(nib.load(path))
+        except Exception as error:  # nibabel raises its own, OSError, EOFError and zlib's for broken files
+            raise InputError(f"{path}: expected a NIfTI file, found one that cannot be read "
+                             f"({type(error).__name__}); download it again") from error
+    first, second = headers
+    if first.shape != second.shape or np.abs(first.affine - second.affine).max() > AFFINE_TOLERANCE_MM:
+        raise InputError(f"{mask}: expected shape and affine of {ct} {first.shape}, found {second.shape} or "
+                         f"another affine; download both again")
+
+
+def bring(source: Path, target: Path) -> None:
+    """Link a file, or copy it where it cannot be linked; an unpacked NIfTI is packed."""
+    with atomic_path(target) as temporary:
+        if source.suffix == ".nii":
+            with source.open("rb") as unpacked, gzip.open(temporary, "wb", compresslevel=1) as packed:
+                shutil.copyfileobj(unpacked, packed)
+            return
+        try:
+            os.link(source.resolve(), temporary)
+        except OSError:  # another disk, or one without hard links
+            shutil.copyfile(source, temporary)
+
+
+def build_cohort(path: str | Path, out: str | Path, table: GradeTable, scans: Mapping[str, Scan],
+                 seed: int) -> tuple[Cohort, list[str]]:
+    """Return the cohort of graded vertebrae that are there, and a line for what is not.
+
+    Raises:
+        InputError: no graded vertebra is there.
+    """
+    by_patient: dict[str, list[str]] = {}
+    for case in table.grades:
+        by_patient.setdefault(split_case(case)[0], []).append(case)
+    kept, missing = [], []
+    for patient, cases in by_patient.items():
+        present, reason = usable_labels(out, patient, scans.get(patient))
+        there = [case for case in cases if split_case(case)[1] in present]
+        absent = [str(split_case(case)[1]) for case in cases if case not in there]
+        kept += there
+        if absent:
+            missing.append(f"{patient}: {reason}" + ("" if not there else f" for labels {', '.join(absent)}"))
+    if not kept:
+        raise InputError(f"expected graded vertebrae with CT and mask, found none of {len(table.grades)} "
+                         f"({'; '.join(missing[:3])}); check --verse_root and --grades")
+    splits = table.splits or draw_splits(kept, seed)
+    content = {split: {case: table.grades[case] for case in kept if splits.get(case) == split}
+               for split in SPLITS}
+    return Cohort(Path(path), content, {"raw": str(out)}), missing
+
+
+def usable_labels(out: str | Path, patient: str, scan: Scan | None) -> tuple[set[int], str]:
+    """Return which vertebrae of a patient can be used, and why others cannot."""
+    if scan is None:
+        return set(), "no mask in the tree"
+    if scan.ct is None:
+        return set(), "mask without CT"
+    if not raw_ct(out, patient).is_file():
+        return set(), "not imported"
+    try:
+        labels = {int(label) for label in np.unique(read_mask(raw_mask(out, patient)).array)}
+    except InputError as error:
+        return set(), str(error)
+    if not raw_centroids(out, patient).is_file():
+        return labels, "not in the mask"
+    located = {entry.get("label") for entry in read_json(raw_centroids(out, patient))}
+    return labels & located, "not in mask and centroids"
+
+
+def draw_splits(cases: Collection[str], seed: int) -> dict[str, str]:
+    """Draw a split for every case, the same for all of a subject's scans."""
+    subject_of = {case: split_case(case)[0].partition("_")[0] for case in cases}
+    subjects = sorted(set(subject_of.values()))
+    np.random.default_rng(seed).shuffle(subjects)
+    bounds = np.array([TRAIN_SHARE, TRAIN_SHARE + TEST_SHARE]) * len(subjects)
+    place = {subject: SPLITS[int(np.searchsorted(bounds, rank, side="right"))]
+             for rank, subject in enumerate(subjects)}
+    return {case: place[subject] for case, subject in subject_of.items()}
