@@ -14,8 +14,7 @@ PATIENT_COLUMNS = ("patient", "subject", "case", "scan", "id")
 LABEL_COLUMNS = ("label", "vertebra", "level")
 NAMES = {name: label for label, name in LABELS.items()}
 # of a wide table: L1, L1_g, L1_grade, L1_fx-g, L1_fracture_grade; L1_fx-m (the kind of fracture) is none
-WIDE_COLUMN = re.compile(r"^([CTL]\d{1,2})(?:[\s_-]*(?:fx|frac|fracture|genant)?[\s_-]*(?:g|grade|grading))?$",
-                         re.IGNORECASE)
+WIDE_COLUMN = re.compile(r"([CTL]\d{1,2})([\s_-]*(fx|frac|fracture|genant)?[\s_-]*(g|grade|grading))?", re.I)
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,9 @@ def _from_csv(path: str | Path) -> tuple[GradeTable, list[str]]:
         raise InputError(f"--grades {path}: expected a CSV or JSON file, found one that cannot be read "
                          f"({error}); check the path") from error
     separator = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
-    rows = list(csv.DictReader(text.splitlines(), delimiter=separator))
-    columns = {(name or "").strip().lower(): name for name in (rows[0] if rows else {})}
+    rows: list[dict[str, str]] = list(csv.DictReader(text.splitlines(), delimiter=separator,
+                                                     restkey="(beyond)", restval=""))
+    columns = {name.strip().lower(): name for name in (rows[0] if rows else {})}
     patient = next((columns[name] for name in columns if any(key in name for key in PATIENT_COLUMNS)), None)
     if patient is None:
         return GradeTable({}, {}), [f"expected a column 'patient', found {sorted(columns) or 'none'}"]
@@ -101,13 +101,14 @@ def _from_long(rows: list[dict[str, str]], patient: str, label: str, grade: str,
 
 def _from_wide(rows: list[dict[str, str]], patient: str) -> tuple[GradeTable, list[str]]:
     """Return grades of a table with one row per patient and one column per vertebra."""
-    found = {column: WIDE_COLUMN.match(column.strip()) for column in rows[0] if column}
+    found = {column: WIDE_COLUMN.fullmatch(column.strip()) for column in rows[0]}
     labels = {column: NAMES[match.group(1).upper()] for column, match in found.items()
               if match and match.group(1).upper() in NAMES}
     table, problems = GradeTable({}, {}), list[str]()
     if not labels:
-        problems.append(f"expected columns label and grade, or one per vertebra (T1..L5), found {list(rows[0])}")
-    split = next((column for column in rows[0] if (column or "").strip().lower() in ("split", "subset")), None)
+        problems.append(f"expected columns label and grade, or one per vertebra (T1..L5), "
+                        f"found {list(rows[0])}")
+    split = next((column for column in rows[0] if column.strip().lower() in ("split", "subset")), None)
     for row in rows:
         for column, label in labels.items():
             value = (row[column] or "").strip()

@@ -1,7 +1,7 @@
 """Import an official VerSe tree: writes <out>/<p>/<p>.nii.gz, <p>_msk.nii.gz, <p>.json and the cohort file.
 
-Files are linked where the disk allows it, else copied; their content is not changed. The cohort lists only
-vertebrae that have a grade, a CT, a mask and (where the tree has centroids) a centroid.
+Files are copied (or linked) as they are. The cohort lists only vertebrae that have a grade, a CT, a mask and,
+where the tree has centroids, a centroid; what is left out is said.
 """
 
 import argparse
@@ -19,11 +19,12 @@ def build_parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--verse_root", required=True, help="folder that holds rawdata and derivatives")
     parser.add_argument("--grades", required=True,
-                        help="JSON ({split: {case: grade}} or {case: grade}) or CSV (patient,label,grade[,split] "
-                             "or a column per vertebra)")
+                        help="JSON ({split: {case: grade}} or {case: grade}) or CSV "
+                             "(patient,label,grade[,split], or a column per vertebra)")
     parser.add_argument("--out", default="./dataset/raw", help="raw folder to write")
     parser.add_argument("--cohort", default="vertebra_data.json", help="cohort file to write")
     parser.add_argument("--seed", type=int, default=0, help="of the split, where the grades have none")
+    parser.add_argument("--link", action="store_true", help="link files instead of copying them")
     parser.add_argument("--masks_without_ct", action="store_true",
                         help="import masks whose CT is missing too, for straightening with --labels_only")
     add_stage_arguments(parser)
@@ -41,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read_grades(options.grades)
     scans = {scan.name: scan for scan in find_scans(options.verse_root, table.patients)}
     wanted = {name: scan for name, scan in scans.items() if scan.ct is not None or options.masks_without_ct}
-    status = run_stage("import", partial(import_scan, options.out, wanted), list(wanted),
-                       partial(is_imported, options.out, wanted), jobs=options.jobs, overwrite=options.overwrite)
+    status = run_stage("import", partial(import_scan, options.out, wanted, options.link), list(wanted),
+                       partial(is_imported, options.out, wanted),
+                       jobs=options.jobs, overwrite=options.overwrite)
     cohort, missing = build_cohort(options.cohort, options.out, table, scans, options.seed)
     write_cohort(options.cohort, cohort)
     for line in missing:

@@ -4,7 +4,9 @@ import gzip
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,8 +21,8 @@ from util.volume import AFFINE_TOLERANCE_MM, read_mask
 TRAIN_SHARE, TEST_SHARE = 0.6, 0.2  # of the patients, where the grades bring no splits; the rest is held out
 
 
-def import_scan(out: str | Path, scans: Mapping[str, Scan], name: str) -> str | None:
-    """Link or copy one scan into the raw layout; return what is missing.
+def import_scan(out: str | Path, scans: Mapping[str, Scan], link: bool, name: str) -> str | None:
+    """Copy or link one scan into the raw layout; return what is missing.
 
     Raises:
         InputError: CT and mask lie on different grids.
@@ -28,10 +30,10 @@ def import_scan(out: str | Path, scans: Mapping[str, Scan], name: str) -> str | 
     scan = scans[name]
     if scan.ct is not None:
         check_headers(scan.ct, scan.mask)
-        bring(scan.ct, raw_ct(out, name))
-    bring(scan.mask, raw_mask(out, name))
+        bring(scan.ct, raw_ct(out, name), link)
+    bring(scan.mask, raw_mask(out, name), link)
     if scan.centroids is not None:
-        bring(scan.centroids, raw_centroids(out, name))
+        bring(scan.centroids, raw_centroids(out, name), link)
     return None if scan.ct is not None else "mask without CT"
 
 
@@ -48,7 +50,7 @@ def check_headers(ct: Path, mask: Path) -> None:
     Raises:
         InputError: they do not, or one is no NIfTI.
     """
-    headers = []
+    headers: list[Any] = []
     for path in (ct, mask):
         try:
             headers.append(nib.load(path))
@@ -61,17 +63,18 @@ def check_headers(ct: Path, mask: Path) -> None:
                          f"another affine; download both again")
 
 
-def bring(source: Path, target: Path) -> None:
-    """Link a file, or copy it where it cannot be linked; an unpacked NIfTI is packed."""
+def bring(source: Path, target: Path, link: bool) -> None:
+    """Copy a file, or link it where the disk allows it; an unpacked NIfTI is packed."""
     with atomic_path(target) as temporary:
         if source.suffix == ".nii":
             with source.open("rb") as unpacked, gzip.open(temporary, "wb", compresslevel=1) as packed:
                 shutil.copyfileobj(unpacked, packed)
             return
-        try:
-            os.link(source.resolve(), temporary)
-        except OSError:  # another disk, or one without hard links
-            shutil.copyfile(source, temporary)
+        if link:
+            with suppress(OSError):  # another disk, or one without hard links: copied below
+                os.link(source.resolve(), temporary)
+                return
+        shutil.copyfile(source, temporary)
 
 
 def build_cohort(path: str | Path, out: str | Path, table: GradeTable, scans: Mapping[str, Scan],
@@ -84,21 +87,24 @@ def build_cohort(path: str | Path, out: str | Path, table: GradeTable, scans: Ma
     by_patient: dict[str, list[str]] = {}
     for case in table.grades:
         by_patient.setdefault(split_case(case)[0], []).append(case)
-    kept, missing = [], []
+    kept: list[str] = []
+    missing: dict[str, list[str]] = {}
     for patient, cases in by_patient.items():
         present, reason = usable_labels(out, patient, scans.get(patient))
         there = [case for case in cases if split_case(case)[1] in present]
-        absent = [str(split_case(case)[1]) for case in cases if case not in there]
         kept += there
-        if absent:
-            missing.append(f"{patient}: {reason}" + ("" if not there else f" for labels {', '.join(absent)}"))
+        if len(there) < len(cases):
+            missing.setdefault(reason, []).extend([case for case in cases if case not in there] if there
+                                                  else [f"{patient} ({len(cases)} vertebrae)"])
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in missing.items()]
     if not kept:
         raise InputError(f"expected graded vertebrae with CT and mask, found none of {len(table.grades)} "
-                         f"({'; '.join(missing[:3])}); check --verse_root and --grades")
+                         f"({'; '.join(f'{len(names)}: {reason}' for reason, names in missing.items())}); "
+                         f"check --verse_root and --grades")
     splits = table.splits or draw_splits(kept, seed)
     content = {split: {case: table.grades[case] for case in kept if splits.get(case) == split}
                for split in SPLITS}
-    return Cohort(Path(path), content, {"raw": str(out)}), missing
+    return Cohort(Path(path), content, {"raw": str(out)}), lines
 
 
 def usable_labels(out: str | Path, patient: str, scan: Scan | None) -> tuple[set[int], str]:

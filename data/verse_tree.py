@@ -1,7 +1,7 @@
 """The official VerSe tree: which scans it holds, and what belongs to each."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def find_scans(root: str | Path, known: Collection[str] = ()) -> list[Scan]:
     """
     volumes = _by_stem(path for ending in NIFTI for path in sorted(Path(root).rglob(f"*{ending}")))
     tables = _by_stem(sorted(Path(root).rglob("*.json")))
-    stems = {stem: path for stem, path in _with_endings(volumes, MASK_ENDINGS).items()}
+    stems = _with_endings(volumes, MASK_ENDINGS)
     if not stems:
         raise InputError(f"--verse_root {root}: expected masks named *_seg-vert_msk.nii.gz, found none; "
                          f"give the folder that holds rawdata and derivatives")
@@ -53,14 +53,14 @@ def find_scans(root: str | Path, known: Collection[str] = ()) -> list[Scan]:
     scans = []
     for stem, mask in sorted(stems.items()):
         alone = subjects.count(stem.partition("_")[0]) == 1
-        ct = cts.get(stem)
-        scans.append(Scan(stem, _name(stem, alone, known), mask, ct if ct != mask else None, centroids.get(stem)))
+        ct = cts.get(stem)  # never the mask itself: that has an ending
+        scans.append(Scan(stem, _name(stem, alone, known), mask, ct, centroids.get(stem)))
     return scans
 
 
-def _by_stem(paths: "Collection[Path] | object") -> dict[str, Path]:
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     """Return files by their name without its ending."""
-    return {re.sub(r"\.(nii\.gz|nii|json)$", "", path.name): path for path in paths}  # type: ignore[attr-defined]
+    return {re.sub(r"\.(nii\.gz|nii|json)$", "", path.name): path for path in paths}
 
 
 def _with_endings(files: dict[str, Path], endings: tuple[str, ...]) -> dict[str, Path]:
