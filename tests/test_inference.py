@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.slice_input import SliceInput
 from models.iterative_inference import (
@@ -189,6 +191,24 @@ def test_a_neighbour_that_reaches_into_the_removed_rows_stays_whole():
     moved[:-5] = (scan.label == 19)[5:]
     assert np.array_equal(result.label == 19, moved)
     assert (result.ct[moved] == BONE).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(heights=st.tuples(*[st.integers(8, 24)] * 3), discs=st.tuples(*[st.integers(1, 6)] * 2),
+       height_mm=st.floats(10.0, 36.0))
+def test_neighbours_and_discs_keep_their_rows_whatever_the_height(heights, discs, height_mm):
+    label = np.zeros((160, 12, 8), np.uint8)
+    row = 40
+    for number, rows, disc in zip((19, 20, 21), heights, (*discs, 0), strict=True):
+        label[row:row + rows, 3:9, 2:6] = number
+        row += rows + disc
+    scan = Scan(label + 1, label, label)
+    model = PlaneModel(box_painter(height_mm, slice(3, 9)), "sagittal", torch.device("cpu"))
+    result, step = restore_vertebra(scan, 20, [model], 64)
+    extents = [row_extent(result.label == number) for number in (19, 20, 21)]
+    assert [bottom - top for top, bottom in extents] == [heights[0], step.rows, heights[2]]
+    assert (extents[1][0] - extents[0][1], extents[2][0] - extents[1][1]) == discs
+    assert step.rows == round(height_mm)
 
 
 def test_solid_body_keeps_the_largest_piece_and_fills_it():
