@@ -47,6 +47,7 @@ LEVELS: tuple[Level, ...] = (
     Level("T9", 16, 31, 28, 22, 2.8, 4.8, 6.0, 13.5, 15.5, 18, 32, 50, 44, 10, 4.6, 4.7),
     Level("T8", 15, 30, 27, 21.5, 3.2, 4.9, 5.8, 12.5, 15.5, 18, 33, 53, 50, 9, 4.4, 4.5),
     Level("T7", 0, 29, 26, 21, 3.4, 4.8, 5.8, 12, 15.5, 17.5, 34, 54, 52, 9, 4.2, 4.3),
+    Level("T6", 0, 28, 25, 20.5, 3.4, 4.6, 5.5, 11.5, 15.5, 17.5, 34, 54, 52, 9, 4.1, 4.2),
 )
 LABELLED = tuple(level.label for level in LEVELS if level.label)
 
@@ -79,8 +80,8 @@ FRACTURED_CEILING_HU = 145.0  # fractured patients are mostly below
 CORTEX_HU = (850.0, 1200.0)
 CORTEX_MM = (0.50, 0.75)  # bodies: the shell of 0.35 mm with the dense trabeculae that lean on it
 ENDPLATE_MM = (0.70, 1.05)
-ARCH_CORTEX_MM = 1.5
-ARCH_MARROW = 1.35  # density of the arch's marrow against the body's
+ARCH_CORTEX_MM = 1.4
+ARCH_MARROW_HU = 170.0  # how much denser the arch's marrow is than the body's
 RIPPLE_MM = 0.3  # endplates are not smooth
 
 # soft tissue

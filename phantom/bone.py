@@ -103,7 +103,7 @@ def _paint_vertebra(canvas: Canvas, pose: np.ndarray, vertebra: Vertebra, tissue
     outer, inner = np.zeros((2, *_shape(box)), np.float32)
     is_body, is_arch = np.zeros((2, *_shape(box)), bool)
     grain = _grain(texture, box.x, box.y, box.z)
-    marrow = np.float32(tissue.trabecular_hu * anatomy.ARCH_MARROW) + np.float32(40.0) * grain
+    marrow = np.float32(tissue.trabecular_hu + anatomy.ARCH_MARROW_HU) + np.float32(70.0) * grain
     core = box_of(canvas.grid, pose, *_body_bounds(vertebra))
     if core is not None:
         where = _within(core, box)
@@ -195,5 +195,5 @@ def _marrow(box: Box, vertebra: Vertebra, tissue: Tissue, texture: np.ndarray,
     loss = vertebra.loss(box.x, box.y)
     compaction = 1.0 + 1.2 * loss + 1.6 * loss * np.clip(level, 0.0, 1.0) ** 4
     vein = np.exp(-((box.x / 4.0) ** 2 + (level / 0.16) ** 2)) * (box.y > 0.1 * body.depth)
-    density = tissue.trabecular_hu * (0.92 + 0.2 * level**2) + (28.0 + 0.14 * tissue.trabecular_hu) * grain
+    density = tissue.trabecular_hu * (0.93 + 0.4 * level**4) + (28.0 + 0.14 * tissue.trabecular_hu) * grain
     return ((density + 40.0) * compaction - 40.0 - 60.0 * vein).astype(np.float32)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from phantom import anatomy
+from phantom.anatomy import LEVELS
 from phantom.patient import Tissue
 from phantom.stack import Spine
 
-LEVELS = 12  # S1 is index 0, L5 1, T12 6, T7 11
+COUNT = len(LEVELS)  # S1 is index 0, L5 1, T12 6, T6 12
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Path:
 
 def path_of(spine: Spine, tube: Tube) -> Path:
     """Carry a tube from the vertebrae's frames to the world; it runs on straight beyond either end."""
-    local = np.stack([tube.x, tube.y, 0.0 * tube.x, np.ones(LEVELS)], axis=1)
+    local = np.stack([tube.x, tube.y, 0.0 * tube.x, np.ones(COUNT)], axis=1)
     world = np.array([pose @ point for pose, point in zip(spine.poses, local, strict=True)])[:, :3]
     ends = np.array([5.0 * world[0] - 4.0 * world[1], 5.0 * world[-1] - 4.0 * world[-2]])
     world = np.concatenate([ends[:1], world, ends[1:]])
@@ -50,8 +51,8 @@ def path_of(spine: Spine, tube: Tube) -> Path:
 
 def axis_tube(spine: Spine) -> Tube:
     """Return the spine's own axis; in place of radii it carries the level's index and the body's depth."""
-    zero = np.zeros(LEVELS)
-    return Tube(0.0, zero, zero, np.arange(LEVELS, dtype=float), _depths(spine))
+    zero = np.zeros(COUNT)
+    return Tube(0.0, zero, zero, np.arange(COUNT, dtype=float), _depths(spine))
 
 
 def tubes_around(spine: Spine, tissue: Tissue) -> list[Tube]:
@@ -71,13 +72,13 @@ def aorta_tube(spine: Spine, tissue: Tissue) -> Tube:
 
 
 def _by_level(*pairs: tuple[float, float]) -> np.ndarray:
-    """Interpolate (level index, value) pairs over all levels, (LEVELS,)."""
+    """Interpolate (level index, value) pairs over all levels, (COUNT,)."""
     index, value = zip(*pairs, strict=True)
-    return np.interp(np.arange(LEVELS), index, value)
+    return np.interp(np.arange(COUNT), index, value)
 
 
 def _depths(spine: Spine) -> np.ndarray:
-    """Return the bodies' depths, (LEVELS,)."""
+    """Return the bodies' depths, (COUNT,)."""
     return np.array([one.body.depth for one in spine.vertebrae])
 
 
@@ -97,7 +98,7 @@ def _muscles(side: float, spine: Spine, hu: float) -> list[Tube]:
 
 def _organs(side: float, tissue: Tissue) -> list[Tube]:
     """Return the kidney with its sinus, and the liver on the right or the spleen on the left."""
-    ones = np.ones(LEVELS)
+    ones = np.ones(COUNT)
     kidney = _by_level((0, 0), (2.4, 0), (3, 20), (4.5, 27), (6, 22), (6.8, 0), (11, 0))
     liver = _by_level((0, 0), (3.5, 0), (5, 35), (8, 52), (9.5, 40), (10.5, 0), (11, 0))
     spleen = _by_level((0, 0), (5, 0), (6, 22), (8, 24), (9, 0), (11, 0))
@@ -123,7 +124,7 @@ def _canal(spine: Spine) -> list[Tube]:
     """Return the epidural fat, the sac in it, and the cord down to L1."""
     canal = np.array([one.level.canal_depth for one in spine.vertebrae])
     half_width = np.array([0.5 * one.level.canal_width for one in spine.vertebrae])
-    middle, zero = 0.5 * (_depths(spine) + canal), np.zeros(LEVELS)
+    middle, zero = 0.5 * (_depths(spine) + canal), np.zeros(COUNT)
     cord = _by_level((0, 0), (4, 0), (5, 4.2), (11, 4.5))
     return [Tube(anatomy.EPIDURAL_HU, zero, middle, half_width, 0.55 * canal),
             Tube(anatomy.CSF_HU, zero, middle - 0.5, 0.7 * half_width, 0.42 * canal),
