@@ -59,8 +59,9 @@ def plan_splits(rng: np.random.Generator, orders: list[list[Order]]) -> list[str
     first = np.argsort(-(counts @ value) + 1e-3 * rng.random(patients), kind="stable")
     splits = [""] * patients
     for patient in first:
-        need = np.minimum(want, counts[patient]).clip(0.0) @ value - 0.3 * (counts[patient] - want
-                                                                           ).clip(0.0) @ value
+        wanted = np.minimum(want, counts[patient]).clip(0.0) @ value
+        surplus = (counts[patient] - want).clip(0.0) @ value
+        need = wanted - 0.3 * surplus
         need[places == 0] = -np.inf
         chosen = int(np.argmax(need + 1e-3 * places))
         splits[patient], places[chosen] = SPLITS[chosen], places[chosen] - 1

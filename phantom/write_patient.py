@@ -14,6 +14,7 @@ from phantom.grid import Grid
 from phantom.patient import Order, Person, draw_person, fractured
 from phantom.scanner import Scan, draw_noise, draw_scan, lay_grid, to_integer
 from phantom.stack import Spine, centre_of, curve_points
+from phantom.vertebra import Vertebra
 from util.paths import atomic_path, raw_ct, raw_mask, read_json, write_json
 from util.vertebrae import label_name
 from util.volume import Volume, write_volume
@@ -95,7 +96,7 @@ def truth_record(patient: Patient) -> dict[str, Any]:
                       for one in reversed(patient.spine.vertebrae) if one.level.label}}
 
 
-def _vertebra_record(vertebra: Any) -> dict[str, Any]:
+def _vertebra_record(vertebra: Vertebra) -> dict[str, Any]:
     """Return the truth of one vertebra."""
     before, after = third_heights(vertebra)
     losses = 1.0 - after / before
