@@ -24,7 +24,7 @@ def plan_fractures(rng: np.random.Generator, patients: int, rate: float) -> list
     """
     labels = anatomy.LABELLED
     count = round(rate * patients * len(labels))
-    frailty = rng.gamma(1.4, 1.0, patients) + 0.08
+    frailty = rng.uniform(0.1, 1.0, patients) ** 1.5  # some have none; nobody is all fractures
     level = np.array([anatomy.LEVEL_WEIGHT[label] for label in labels])
     weight = np.outer(frailty, level).ravel()
     chosen = rng.choice(len(weight), size=count, replace=False, p=weight / weight.sum())
