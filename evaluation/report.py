@@ -36,6 +36,7 @@ class Sources:
 
     dataroot: Path
     output: Path
+    raw: Path
 
     @property
     def folder(self) -> Path:
@@ -148,6 +149,7 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     """Add every section whose stage was run to the open page."""
     from evaluation import report_page as page
     from evaluation.generation_eval_sagittal import MEASURES
+    from evaluation.report_truth import add_truth, compare_with_truth
     from evaluation.report_vertebrae import add_vertebrae
 
     page.add_cohort({split: grade_counts(cohort, split) for split in cohort.splits},
@@ -157,6 +159,9 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     generation = read_if_there(sources.output / GENERATION)
     if generation:
         page.add_generation(generation, MEASURES)
+    compared, known = compare_with_truth(rows, sources.raw)
+    if known:
+        add_truth(compared, known, sources.folder)
     grading = read_if_there(sources.output / GRADING)
     if grading:
         scatter = sources.output / "grading" / "scatter.png"
@@ -210,6 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("output"), help="results of the other stages; gets report/")
     add("--dataroot", type=Path, help="straightened volumes; if not given, the cohort's 'straightened' path, "
         "else dataset/straightened")
+    add("--raw", type=Path, help="folder of the patients, where phantoms have their truth; if not given, the "
+        "cohort's 'raw' path, else dataset/raw")
     add("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort file")
     add("--checkpoint", type=Path, help="folder of a training run, to show its course")
     add("--max_cards", type=whole_number(0), default=200,
@@ -226,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--output {args.output}: expected results of the other stages, found no folder; "
                          f"run eval_3d_sagittal_twostage.py and RHLV_quantification.py first")
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
-    sources = Sources(dataroot, args.output)
+    sources = Sources(dataroot, args.output, args.raw or Path(cohort.paths.get("raw", "dataset/raw")))
     rows = read_rows(args.output)
     status = run_stage("report", partial(make_pictures, sources=sources),
                        [row["case"] for row in rows[:args.max_cards]], partial(has_pictures, sources=sources),

@@ -45,8 +45,9 @@ def with_interval(value: float | None, low: float | None, high: float | None, de
     """Return a value with its interval as text."""
     if value is None:
         return "undefined"
-    interval = "" if low is None else f" ({number(low, decimals)} to {number(high, decimals)})"
-    return number(value, decimals) + interval
+    if low is None or not math.isfinite(low):
+        return number(value, decimals)
+    return f"{number(value, decimals)} ({number(low, decimals)} to {number(high, decimals)})"
 
 
 def add_header(title: str, description: str, tiles: Sequence[tuple[str, str]]) -> None:

@@ -37,11 +37,13 @@ th, td { padding: 5px 12px; border-bottom: 1px solid var(--line); text-align: le
 th { font-size: 13px; color: var(--soft); font-weight: 600; }
 td.figure, th.figure { text-align: right; }
 caption { text-align: left; font-size: 13px; color: var(--soft); padding-bottom: 6px; }
-.side figure { margin-bottom: 18px; } .side figure img { max-width: min(100%, 440px); }
+.side figure { margin-bottom: 18px; } .side .scroll + figure { margin-top: 14px; }
+figure img { max-width: min(100%, 440px); }
 .confusion th { text-align: center; } .confusion th:first-child { text-align: right; }
 .confusion td { text-align: center; min-width: 64px; border: 2px solid var(--paper); }
 .side { display: flex; flex-wrap: wrap; gap: 20px 72px; align-items: flex-start; margin-top: 14px; }
 figure { margin: 0; min-width: 0; }
+.scroll + figure { margin-top: 14px; }
 figure img { max-width: 100%; height: auto; display: block; border-radius: 6px; }
 figcaption { font-size: 12px; color: var(--soft); margin-top: 4px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 580px), 1fr)); gap: 18px;

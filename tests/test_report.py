@@ -103,6 +103,22 @@ def test_the_target_is_outlined_in_its_colour_and_neighbours_in_grey():
     assert (picture.min(axis=2) > 215).any()
 
 
+def test_phantoms_are_compared_with_their_truth(boxes, tmp_path):
+    RHLV_quantification.main([*flags_of(boxes), f"--dataroot={boxes.dataroot}"])
+    assert 'id="truth"' not in write_page(boxes, f"--raw={tmp_path}")
+    for patient in ("p0", "p1"):
+        case = f"{patient}_20"
+        before, now = boxes.healthy_rows[case], PRESSED[case]
+        write_json(tmp_path / patient / "truth" / "truth.json", {"vertebrae": {"20": {
+            "height_before_mm": [before] * 3, "height_after_mm": [now - 2] * 3,
+            "loss_by_third": [1 - now / before] * 3}}})
+    page = write_page(boxes, f"--raw={tmp_path}")
+    assert 'id="truth"' in page and "2 vertebrae of 2 phantom patients" in page
+    assert page.count("2.00 (2.00 to 2.00); 2.00") == 3      # each third's height now is 2 mm above the truth
+    assert page.count("0.00 (0.00 to 0.00); 0.00") >= 3      # height before
+    assert (boxes.path.parent / "output" / "report" / "truth.png").is_file()
+
+
 def test_numbers_as_text():
     assert number(None) == number(float("nan")) == "–"
     assert number(-12.34, 1, " %") == "−12.3 %"
