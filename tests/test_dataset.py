@@ -1,7 +1,9 @@
 """What training reads and draws, on boxes that can be counted by hand."""
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +40,12 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> BoxCohort:
 
 
 @pytest.fixture
-def own_boxes(tmp_path: Path) -> BoxCohort:
-    """The same, to be damaged."""
-    return write_box_cohort(tmp_path, patients=3, labels=(19, 20), fractures={"p0_19": 14})
+def own_boxes(boxes: BoxCohort, tmp_path: Path) -> BoxCohort:
+    """A copy, to be damaged."""
+    folder = tmp_path / "own"
+    shutil.copytree(boxes.path.parent, folder)
+    return replace(boxes, dataroot=folder / "straightened", heatmaps=folder / "heatmap",
+                   path=folder / "cohort.json")
 
 
 def read(cohort: BoxCohort, *flags: str):

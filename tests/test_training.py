@@ -24,6 +24,7 @@ from models.generator import build_generator
 from models.generator_output import GeneratorOutput
 from models.losses import ObjectiveWeights
 from models.pix2pix_model import Pix2PixModel
+from models.run_state import RunState
 from models.schedule import Schedule, StopRequest
 from options.test_options import TestOptions
 from options.train_options import TERMS, TrainOptions
@@ -319,11 +320,15 @@ def test_dry_run_writes_nothing(boxes: BoxCohort, tmp_path: Path, capsys: pytest
     assert "3 vertebrae to learn from, 1 to watch" in capsys.readouterr().out
 
 
-def test_an_earlier_run_is_kept(boxes: BoxCohort, tmp_path: Path) -> None:
-    for _ in range(2):
-        assert run(boxes, tmp_path, "again", "--max_steps=1", "--lambda_gan=0") == 0
-    assert (tmp_path / "again.1" / "best_generator.safetensors").is_file()
-    assert (tmp_path / "again" / "best_generator.safetensors").is_file()
+def test_an_earlier_run_is_kept(boxes: BoxCohort, store: SliceStore, tmp_path: Path) -> None:
+    model = model_with_batch(boxes, store, "--lambda_gan=0")
+    for seed in range(3):
+        state = RunState(tmp_path / "again", parse(boxes), model, store.cases)
+        state.begin({"seed": seed})
+        state.note_validation({"score": 1.0})
+    found = {path.parent.name: json.loads(path.read_text())["seed"] for path in tmp_path.rglob("options.json")}
+    assert found == {"again.1": 0, "again.2": 1, "again": 2}
+    assert len(list(tmp_path.rglob("best_generator.safetensors"))) == 3
 
 
 def test_a_finished_run_goes_on_to_nothing(boxes: BoxCohort, whole_run: Path,
