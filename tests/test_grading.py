@@ -37,7 +37,7 @@ def losses(grades: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def rhlv_table(path: Path, splits: dict[str, int], grades=(0, 0, 1, 2, 3), seed: int = 0) -> Path:
     """An RHLV table with so many patients per split, each with vertebrae of the given grades."""
-    rows = []
+    rows: list[dict] = []
     for split, patients in splits.items():
         for patient in range(patients):
             values = losses(np.array(grades), seed=seed + len(rows))

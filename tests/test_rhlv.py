@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from evaluation.RHLV_quantification import main
 from util.cli import run_script
 from util.paths import fake_label, straightened_label, write_json
-from util.volume import Volume, write_volume
+from util.volume import Volume, read_volume, write_volume
 
 AFFINE = np.array([[0, 0, -1, 32], [0, -1, 0, 128], [-1, 0, 0, 128], [0, 0, 0, 1.0]])  # axes I-P-L
 SHAPE = (96, 64, 24)
@@ -62,13 +61,13 @@ def test_a_pressed_box_and_an_empty_synthesis(cohort, capsys):
 def test_maps_and_curves_lie_beside_the_table(cohort):
     run(cohort)
     folder = cohort.parent / "output" / "RHLV"
-    image = nib.load(folder / "maps" / "a_b_20.nii.gz")
-    percent = np.asarray(image.dataobj)
+    image = read_volume(folder / "maps" / "a_b_20.nii.gz")
+    percent = image.array
     assert percent.shape == (1, *SHAPE[1:])
     assert np.nanmin(percent) == np.nanmax(percent) == pytest.approx(30.0)
     assert np.isfinite(percent).sum() == 30 * 16
     assert (image.affine @ [0, 17, 4, 1])[2] == pytest.approx(128 - (40 + 69) / 2)  # the body's middle row
-    assert image.header.get_zooms()[0] == pytest.approx(30.0)
+    assert image.spacing_mm[0] == pytest.approx(30.0)
     assert (folder / "maps" / "a_b_20.png").stat().st_size > 1000
     assert (folder / "curves" / "a_b_20.png").stat().st_size > 1000
 
