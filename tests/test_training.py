@@ -326,7 +326,8 @@ def test_an_earlier_run_is_kept(boxes: BoxCohort, store: SliceStore, tmp_path: P
         state = RunState(tmp_path / "again", parse(boxes), model, store.cases)
         state.begin({"seed": seed})
         state.note_validation({"score": 1.0})
-    found = {path.parent.name: json.loads(path.read_text())["seed"] for path in tmp_path.rglob("options.json")}
+    files = tmp_path.rglob("options.json")
+    found = {path.parent.name: json.loads(path.read_text())["seed"] for path in files}
     assert found == {"again.1": 0, "again.2": 1, "again": 2}
     assert len(list(tmp_path.rglob("best_generator.safetensors"))) == 3
 
