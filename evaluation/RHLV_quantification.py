@@ -20,6 +20,7 @@ from evaluation.heights import (
     height_loss_map,
     measure_body,
     own_body,
+    third_heights_mm,
 )
 from evaluation.rhlv_table import PARTS, Folders, summarize, table_row, write_record, write_table
 from util.cli import add_stage_arguments, run_script
@@ -42,15 +43,16 @@ def quantify_case(case: str, folders: Folders, figures: bool) -> str | None:
         InputError: a file is missing or damaged, grids differ, or the original label is not in its file.
     """
     original, synthetic = _read_bodies(case, folders)
-    try:
-        bodies = _measure(original, "original"), _measure(synthetic, "synthetic")
-    except UndefinedHeightError as error:
-        write_record(folders.record(case), HeightLoss(UNDEFINED, UNDEFINED, UNDEFINED, str(error)))
-        return str(error)
-    loss, loss_map = height_loss(*bodies), height_loss_map(*bodies)
-    write_volume(folders.loss_map(case), _map_volume(loss_map, bodies[1], synthetic.affine))
-    if figures:
-        _draw(case, folders, bodies, loss, loss_map)
+    after, after_reason = _measure(original, "original")
+    before, before_reason = _measure(synthetic, "synthetic")
+    if before and after:
+        loss, loss_map = height_loss(after, before), height_loss_map(after, before)
+        write_volume(folders.loss_map(case), _map_volume(loss_map, before, synthetic.affine))
+        if figures:
+            _draw(case, folders, (after, before), loss, loss_map)
+    else:
+        loss = HeightLoss(_heights_mm(after), _heights_mm(before), UNDEFINED,
+                          "; ".join(filter(None, (after_reason, before_reason))))
     write_record(folders.record(case), loss)
     return loss.reason or None
 
@@ -69,12 +71,17 @@ def _read_bodies(case: str, folders: Folders) -> tuple[Volume, Volume]:
             Volume(own_body(synthetic.array, label), synthetic.affine))
 
 
-def _measure(body: Volume, name: str) -> BodyHeights:
-    """Measure a body; the reason why it has no height says which body it is."""
+def _measure(body: Volume, name: str) -> tuple[BodyHeights | None, str]:
+    """Return a body's heights; or None, and the reason, which says which body it is."""
     try:
-        return measure_body(body.array, float(body.spacing_mm[0]))
+        return measure_body(body.array, float(body.spacing_mm[0])), ""
     except UndefinedHeightError as error:
-        raise UndefinedHeightError(f"the {name} body {error}") from error
+        return None, f"the {name} body {error}"
+
+
+def _heights_mm(body: BodyHeights | None) -> np.ndarray:
+    """Return the heights of the thirds and overall, NaN without a body: (4,)."""
+    return UNDEFINED if body is None else third_heights_mm(body)
 
 
 def _map_volume(loss: np.ndarray, synthetic: BodyHeights, affine: np.ndarray) -> Volume:

@@ -80,6 +80,7 @@ def summarize(table: "pd.DataFrame") -> None:
     """Print what was found: cases per kind, and those whose loss is undefined."""
     undefined = table[table["reason"] != ""]
     kinds = table.loc[table["kind"] != "", "kind"].value_counts()
-    print("kinds: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    if len(kinds):
+        print("kinds: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     if len(undefined):
         print(f"undefined: {len(undefined)} (column 'reason' says why)")

@@ -53,6 +53,7 @@ def test_a_pressed_box_and_an_empty_synthesis(cohort, capsys):
     assert (pressed["kind"], pressed["rule_grade"]) == ("crush", 2)
     assert pressed["seen_in_training"] and not empty["seen_in_training"]
     assert np.isnan(empty["rhlv_anterior"]) and empty["reason"] == "the synthetic body is empty"
+    assert empty["height_original_middle_mm"] == 25.0 and np.isnan(empty["height_synthetic_middle_mm"])
     assert "undefined: 1" in capsys.readouterr().out
     excel = pd.read_excel(cohort.parent / "output" / "RHLV" / "rhlv.xlsx")
     assert list(excel["case"]) == ["a_b_20", "c_19"]
