@@ -7,6 +7,8 @@ the frame at that row. Rows lie 1 mm apart.
 The curve runs straight through the middle of every body and bends only around the discs. A curve that
 bends everywhere presses one side of a body and stretches the other (at a radius of 120 mm an anterior
 wall 16 mm before the curve would come out 13 % wrong); this one keeps bodies rigid and their heights true.
+Where two bodies are tilted too much for their disc, as around a wedge fracture, the bend takes as much of
+the bodies as it needs to stay so wide that no cross-section meets another within them.
 """
 
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ from util.vertebrae import ANATOMICAL_ORDER
 WORLD_LEFT = np.array([-1.0, 0.0, 0.0])
 MARGIN_ROWS = 160       # straight rows beyond the outermost bodies; a straightened volume needs 128
 RIGID_FRACTION = 0.36   # of the distance between two centres; a body's half height is 0.36 to 0.4 of it
+BODY_REACH_MM = 22.0    # how far bodies reach before and behind the curve
+TIGHTEST_BEND = 0.7     # of the curvature at which cross-sections would meet within a body and fold it
 DENSE_STEP_MM = 0.05    # of the polyline from which the 1 mm samples are taken
 
 
@@ -138,8 +142,9 @@ def centre_tangents(centres_mm: np.ndarray, axis: np.ndarray) -> np.ndarray:
 def _dense_polyline(centres: np.ndarray, tangents: np.ndarray, gaps_mm: np.ndarray) -> np.ndarray:
     """Return the curve as closely spaced points (M, 3), with straight ends."""
     margin = MARGIN_ROWS + 1.0
-    above = np.concatenate([[margin], RIGID_FRACTION * gaps_mm])[:, None]  # straight before each centre
-    below = np.concatenate([RIGID_FRACTION * gaps_mm, [margin]])[:, None]
+    rigid_mm = _rigid_lengths(tangents, gaps_mm)
+    above = np.concatenate([[margin], rigid_mm])[:, None]  # straight before each centre
+    below = np.concatenate([rigid_mm, [margin]])[:, None]
     starts, ends = centres - above * tangents, centres + below * tangents
     pieces = []
     for n in range(len(centres)):
@@ -148,6 +153,14 @@ def _dense_polyline(centres: np.ndarray, tangents: np.ndarray, gaps_mm: np.ndarr
             pieces.append(_hermite(ends[n], starts[n + 1], tangents[n], tangents[n + 1]))
     pieces.append(ends[-1:])
     return np.concatenate(pieces)
+
+
+def _rigid_lengths(tangents: np.ndarray, gaps_mm: np.ndarray) -> np.ndarray:
+    """Return how far the curve stays straight on either side of each gap between two centres, (n - 1,)."""
+    cosines = np.sum(tangents[:-1] * tangents[1:], axis=1)
+    angles = np.arccos(np.clip(cosines, -1.0, 1.0))
+    bends_mm = 1.5 * angles * BODY_REACH_MM / TIGHTEST_BEND  # a cubic's curvature peaks at 1.5 times its mean
+    return np.clip((gaps_mm - bends_mm) / 2, 0.0, RIGID_FRACTION * gaps_mm)
 
 
 def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:
