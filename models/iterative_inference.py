@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from models.slice_generation import PlaneFrame, PlaneModel, Scan, generate_plane
+from models.slice_generation import FADE_MM, PlaneFrame, PlaneModel, Scan, generate_plane
 from util.geometry import (
     GAP_ROWS,
     close_gap_maps,
@@ -116,49 +116,44 @@ def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
 
 def _close(scan: Scan, label: int, rows: int, frames: Sequence[PlaneFrame]) -> Scan:
     """Close the gap to `rows` around the fused frames; labels and heatmap move along."""
-    top, bottom = row_extent(scan.label == label)
-    content = torch.from_numpy(scan.ct.any(axis=0))                                   # (C, Z)
-    drawn = fuse_ct(frames, stretched_block(scan.ct[top:bottom], rows)) * content     # (G, C, Z)
+    old = scan.label == label
+    top, bottom = row_extent(old)
     extent = torch.tensor([top]), torch.tensor([bottom]), torch.tensor([rows])
-    ct = _closed(scan.ct, drawn.round().to(torch.uint8), extent)
-    body = _closed(np.zeros_like(scan.ct), (fuse_body(frames) > 0.5).to(torch.uint8), extent) > 0
+    probability = torch.stack([frame.body for frame in frames]).mean(0)               # (G, C, Z)
+    new = solid_body(_closed(np.zeros_like(scan.ct), (probability > 0.5).to(torch.uint8), extent) > 0)
+    drawn = torch.stack([frame.ct for frame in frames]).mean(0).clamp(-1.0, 1.0).add(1.0).mul(127.5)
+    share = drawn_share(old.any(axis=0) | new.any(axis=0)) * scan.ct.any(axis=0)      # (C, Z)
+    gap = torch.lerp(stretched_block(scan.ct[top:bottom], rows), drawn, torch.from_numpy(share))
+    ct = _closed(scan.ct, gap.round().to(torch.uint8), extent)
     outside, _ = close_gap_maps(*extent, len(scan.ct))
     moved_label, heatmap = (_volume(gather_rows(_flat(array), outside, 0.0), array.shape)
                             for array in (scan.label, scan.heatmap))
     _carry_intruders(scan, label, rows, ct, moved_label)
-    moved_label[solid_body(body & (moved_label == 0))] = label
+    moved_label[new & (moved_label == 0)] = label
     return Scan(ct, moved_label, heatmap)
 
 
-def fuse_ct(frames: Sequence[PlaneFrame], around: Tensor) -> Tensor:
-    """Average the planes' CT where they were generated; elsewhere `around` takes over, without a step.
+def drawn_share(outline: np.ndarray) -> np.ndarray:
+    """Return how much of each column of the gap is drawn, the rest being the stretched surroundings.
 
     Args:
-        frames: -1..1, one per plane.
-        around: (G, C, Z) 0..255, the surroundings.
+        outline: (C, Z) boolean, where the body was or is.
 
     Returns:
-        (G, C, Z) float32 0..255.
+        (C, Z) float32: 1 within the outline, falling to 0 at a distance of 4 mm.
     """
-    total = torch.zeros_like(around)
-    weights, rest = torch.zeros(1), torch.ones(1)
-    for frame in frames:
-        total += frame.weight * (frame.ct.clamp(-1.0, 1.0) + 1.0) * 127.5
-        weights, rest = weights + frame.weight, rest * (1.0 - frame.weight)
-    return (total + rest * around) / (weights + rest)
+    from scipy.ndimage import distance_transform_edt
 
-
-def fuse_body(frames: Sequence[PlaneFrame]) -> Tensor:
-    """Average the planes' body probabilities (G, C, Z) where they were generated, fading beyond."""
-    weights = sum((frame.weight for frame in frames), torch.zeros(1))
-    total = sum((frame.weight * frame.body for frame in frames), torch.zeros(1))
-    return total / weights.clamp_min(1.0)
+    if not outline.any():
+        return np.zeros(outline.shape, np.float32)
+    distance_mm = distance_transform_edt(~outline)
+    return np.clip(1.0 - distance_mm / FADE_MM, 0.0, 1.0).astype(np.float32)
 
 
 def stretched_block(block: np.ndarray, height: int) -> Tensor:
     """Return rows stretched linearly to `height` rows, at the centre of a gap.
 
-    What lies beside the body (muscle, fat, vessels) runs on through the rows that a restored vertebra adds.
+    What lies beside the body (arch, muscle, fat, vessels) runs on through the rows that a restored body adds.
 
     Args:
         block: (H, C, Z) the rows taken out, 0..255.

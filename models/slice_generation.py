@@ -13,7 +13,9 @@ from data.aligned_dataset import CENTRAL_FRACTION, SLICE_AXIS, body_slices
 from data.slice_input import RawSlices, SliceInput, build_slice_input, inference_context
 from util.geometry import GAP_ROWS, gap_top, row_extent
 
-MARGIN_SLICES = 3          # generated beyond the body's ends, where the result fades into what lay there
+BODY_MARGIN = 1    # slices by which a restored body may be wider than the one that was there
+FADE_MM = 4        # within this distance of the bodies' outline the drawn CT gives way to what lay there
+MARGIN_SLICES = BODY_MARGIN + FADE_MM - 1  # drawn beyond the body's ends
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,9 @@ class PlaneModel:
 class PlaneFrame(NamedTuple):
     """What one plane's generator drew in the rows of the gap (G = 40)."""
 
-    ct: Tensor           # (G, C, Z) float32 -1..1; 0 in slices that were not generated
-    body: Tensor         # (G, C, Z) float32 probability; 0 likewise
-    weight: Tensor       # (1, C, 1) or (1, 1, Z): 1 in the body's slices, fading to 0 in the margin
-    heights_mm: Tensor   # (S,) predicted height of each slice of the body's central 4/5, where training draws
+    ct: Tensor          # (G, C, Z) float32 -1..1; 0 in slices that were not drawn
+    body: Tensor        # (G, C, Z) float32 probability; 0 beyond the body's own slices and one on either side
+    heights_mm: Tensor  # (S,) predicted height of each slice of the body's central 4/5, where training draws
 
 
 def prepare_for_inference(generator: nn.Module) -> nn.Module:
@@ -73,12 +74,10 @@ def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int)
     offset = (index - (first + end - 1) / 2) / half_length                          # (S,) -1..1 in the body
     raw = _raw_slices(scan, body, model.plane, index, offset.clamp(-1.0, 1.0))
     ct, probability, heights_mm = _run(model, raw, batch_slices)
-    beyond = (offset.abs() - 1.0).clamp_min(0.0) * half_length                      # slices past the end
-    weight = torch.zeros(count).index_copy(0, index, 1.0 - beyond / (MARGIN_SLICES + 1))
+    probability[(index < first - BODY_MARGIN) | (index >= end + BODY_MARGIN)] = 0.0
     return PlaneFrame(
         _lay_out(ct, index, count, model.plane),
         _lay_out(probability, index, count, model.plane),
-        weight[None, :, None] if model.plane == "coronal" else weight[None, None, :],
         heights_mm[offset.abs() <= CENTRAL_FRACTION],
     )
 
