@@ -125,8 +125,7 @@ def curve_through(centres_mm: Mapping[int, np.ndarray], *, axis: np.ndarray | No
         raise InputError(f"expected vertebrae apart from each other, found label {first} and the next in one "
                          f"place; correct the centroid file")
     tangents = centre_tangents(centres, np.array([0.0, 0.0, -1.0]) if axis is None else axis)
-    dense = _dense_polyline(centres, tangents, gaps_mm)
-    return _sample(dense, labels, centres, left)
+    return _sample(*_dense_curve(centres, tangents, gaps_mm), labels, centres, left)
 
 
 def centre_tangents(centres_mm: np.ndarray, axis: np.ndarray) -> np.ndarray:
@@ -139,27 +138,36 @@ def centre_tangents(centres_mm: np.ndarray, axis: np.ndarray) -> np.ndarray:
     return derivative / np.linalg.norm(derivative, axis=1, keepdims=True)
 
 
-def _dense_polyline(centres: np.ndarray, tangents: np.ndarray, gaps_mm: np.ndarray) -> np.ndarray:
-    """Return the curve as closely spaced points (M, 3), with straight ends."""
+def _dense_curve(centres: np.ndarray, tangents: np.ndarray,
+                 gaps_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return closely spaced points of the curve and the caudal direction at each, both (M, 3).
+
+    Within a body both follow its tangent. Around a disc the direction turns from one body's to the next
+    one's, whatever way the points take: two bodies that stand a little beside each other bend the points
+    to and fro, and cross-sections that followed would fold.
+    """
     margin = MARGIN_ROWS + 1.0
     rigid_mm = _rigid_lengths(tangents, gaps_mm)
     above = np.concatenate([[margin], rigid_mm])[:, None]  # straight before each centre
     below = np.concatenate([rigid_mm, [margin]])[:, None]
     starts, ends = centres - above * tangents, centres + below * tangents
-    pieces = []
+    points, caudal = [], []
     for n in range(len(centres)):
-        pieces.append(_line(starts[n], ends[n]))
+        points.append(_line(starts[n], ends[n]))
+        caudal.append(np.broadcast_to(tangents[n], points[-1].shape))
         if n + 1 < len(centres):
-            pieces.append(_hermite(ends[n], starts[n + 1], tangents[n], tangents[n + 1]))
-    pieces.append(ends[-1:])
-    return np.concatenate(pieces)
+            points.append(_hermite(ends[n], starts[n + 1], tangents[n], tangents[n + 1]))
+            caudal.append(_turn(tangents[n], tangents[n + 1], len(points[-1])))
+    points.append(ends[-1:])
+    caudal.append(tangents[-1:])
+    return np.concatenate(points), np.concatenate(caudal)
 
 
 def _rigid_lengths(tangents: np.ndarray, gaps_mm: np.ndarray) -> np.ndarray:
     """Return how far the curve stays straight on either side of each gap between two centres, (n - 1,)."""
     cosines = np.sum(tangents[:-1] * tangents[1:], axis=1)
     angles = np.arccos(np.clip(cosines, -1.0, 1.0))
-    bends_mm = 1.5 * angles * BODY_REACH_MM / TIGHTEST_BEND  # a cubic's curvature peaks at 1.5 times its mean
+    bends_mm = 1.5 * angles * BODY_REACH_MM / TIGHTEST_BEND  # the smooth turn peaks at 1.5 times its mean
     return np.clip((gaps_mm - bends_mm) / 2, 0.0, RIGID_FRACTION * gaps_mm)
 
 
@@ -177,14 +185,22 @@ def _hermite(start: np.ndarray, end: np.ndarray, first: np.ndarray, last: np.nda
             + (3 * t**2 - 2 * t**3) * end + (t**3 - t**2) * length * last)
 
 
-def _sample(dense: np.ndarray, labels: list[int], centres: np.ndarray, left: np.ndarray) -> Curve:
-    """Sample a dense polyline every mm of arc length and give each sample its frame."""
-    arc_mm = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(dense, axis=0), axis=1))])
+def _turn(first: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
+    """Return directions that turn smoothly from first to before last, (count, 3), not normalised."""
+    t = np.linspace(0.0, 1.0, count, endpoint=False)[:, None]
+    share = t * t * (3 - 2 * t)
+    return (1 - share) * first + share * last
+
+
+def _sample(points: np.ndarray, caudal: np.ndarray, labels: list[int], centres: np.ndarray,
+            left: np.ndarray) -> Curve:
+    """Sample a dense curve every mm of arc length and give each sample its frame."""
+    arc_mm = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     rows = np.arange(int(arc_mm[-1]) + 1)
-    positions, before, after = (np.stack([np.interp(s, arc_mm, dense[:, d]) for d in range(3)], axis=1)
-                                for s in (rows, rows - 0.5, rows + 0.5))
-    at_start = arc_mm[[int(np.argmin(np.linalg.norm(dense - centre, axis=1))) for centre in centres]]
-    return Curve(positions, _frames(after - before, left), dict(zip(labels, at_start.tolist(), strict=True)))
+    positions, directions = (np.stack([np.interp(rows, arc_mm, values[:, d]) for d in range(3)], axis=1)
+                             for values in (points, caudal))
+    at_start = arc_mm[[int(np.argmin(np.linalg.norm(points - centre, axis=1))) for centre in centres]]
+    return Curve(positions, _frames(directions, left), dict(zip(labels, at_start.tolist(), strict=True)))
 
 
 def _frames(caudal: np.ndarray, left: np.ndarray) -> np.ndarray:
