@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from straighten.curve import Curve, curve_through
+from straighten.curve import Curve
+from straighten.curve_fit import curve_through
 from straighten.sampling import grid_mm, sample_label, voxel_coordinates
 from straighten.vertebral_body import endplate_axis, extract_body
 from util.volume import Volume
@@ -24,7 +25,7 @@ class Body:
 
     Attributes:
         rows: of the curve that the window covers.
-        voxels: (R, 128, 64) bool.
+        voxels: (R, COLUMNS, SLICES) bool.
     """
 
     rows: slice
@@ -53,8 +54,8 @@ def label_boxes(mask: Volume) -> Boxes:
 def straightened_bodies(mask: Volume, boxes: Boxes, curve: Curve) -> dict[int, Body]:
     """Return the body of each of the curve's vertebrae that has one in the mask."""
     bodies = {}
-    for label in curve.centre_rows:
-        row = curve.target_row(label)
+    for label in curve.centres:
+        row = int(curve.target_point(label)[0])
         rows = slice(row - WINDOW_ROWS, row + WINDOW_ROWS)
         voxels = extract_body(sample_label(mask, boxes[label], label, curve, rows))
         if voxels.sum() >= MINIMUM_BODY_MM3:
@@ -92,12 +93,12 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
 def _own_axis(bodies: dict[int, Body], curve: Curve) -> np.ndarray:
     """Return the caudal axis (3,) in the world of the one body that there is, by its endplates."""
     (label, body), = bodies.items()
-    return curve.frames[curve.target_row(label)] @ endplate_axis(body.voxels)
+    return curve.frames[curve.target_point(label)[0]] @ endplate_axis(body.voxels)
 
 
 def _largest_miss_mm(bodies: dict[int, Body], curve: Curve) -> float:
-    """Return the greatest distance between a body's centroid and its point on the curve."""
-    return max(float(np.linalg.norm(body.centroid - [curve.centre_rows[label], 0.0, 0.0]))
+    """Return the greatest distance between a body's centroid and the centre given for it."""
+    return max(float(np.linalg.norm(body.centroid - curve.centres[label]))
                for label, body in bodies.items())
 
 

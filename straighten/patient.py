@@ -9,7 +9,7 @@ import numpy as np
 from straighten.bodies import Body, fit_curve, label_boxes
 from straighten.centroids import read_centroids
 from straighten.curve import Curve, Geometry, save_geometry
-from straighten.sampling import HALF_ROWS, SLICES, sample_ct
+from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, SLICES, sample_ct
 from util.errors import InputError
 from util.paths import (
     geometry_path,
@@ -181,25 +181,32 @@ def straighten(ct: Volume | None, curve: Curve, bodies: dict[int, Body],
         bodies: on the curve.
         targets: labels to cut out.
     """
-    centres = [curve.target_row(target) for target in targets]
+    points = {target: curve.target_point(target) for target in targets}
+    centres = [int(point[0]) for point in points.values()]
     rows = slice(min(centres) - HALF_ROWS, max(centres) + HALF_ROWS)
     spine = None if ct is None else hu_to_uint8(sample_ct(ct, curve, rows))
     labels = _paint(bodies, rows)
     volumes = {}
-    for target in targets:
-        first = curve.target_row(target) - HALF_ROWS - rows.start
+    for target, point in points.items():
         affine = curve.target_affine(target, STRAIGHTENED_CENTRE)
-        window = slice(first, first + STRAIGHTENED_SHAPE[0])
-        cut = [None if source is None else Volume(pad_columns(source[window], STRAIGHTENED_SHAPE[1]), affine)
-               for source in (spine, labels)]
-        assert cut[1] is not None
-        volumes[target] = Straightened(cut[0], cut[1])
+        window = point - [rows.start, 0, 0]
+        volumes[target] = Straightened(None if spine is None else Volume(_cut(spine, window), affine),
+                                       Volume(_cut(labels, window), affine))
     return volumes
 
 
+def _cut(spine: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Cut a target's volume (256, 256, 64) out of a whole spine; `centre` is (row, posterior, left)."""
+    row, column, side = centre + np.array([0, CURVE_COLUMN, CURVE_SLICE])
+    half_columns, half_slices = CONTENT_COLUMNS // 2, STRAIGHTENED_SHAPE[2] // 2
+    content = spine[row - HALF_ROWS:row + HALF_ROWS, column - half_columns:column + half_columns,
+                    side - half_slices:side + half_slices]
+    return pad_columns(content, STRAIGHTENED_SHAPE[1])
+
+
 def _paint(bodies: dict[int, Body], rows: slice) -> np.ndarray:
-    """Return the labels of all bodies on some rows, (R, 128, 64) uint8."""
-    labels = np.zeros((rows.stop - rows.start, CONTENT_COLUMNS, SLICES), np.uint8)
+    """Return the labels of all bodies on some rows, (R, COLUMNS, SLICES) uint8."""
+    labels = np.zeros((rows.stop - rows.start, COLUMNS, SLICES), np.uint8)
     for label, body in bodies.items():
         start, stop = max(rows.start, body.rows.start), min(rows.stop, body.rows.stop)
         if start < stop:

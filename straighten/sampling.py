@@ -9,13 +9,16 @@ height from 0.7-1.2 mm to 0.3-0.8 mm.
 
 import numpy as np
 
-from straighten.curve import Curve
+from straighten.curve import FURTHEST_ASIDE_MM, Curve
 from util.volume import CONTENT_COLUMNS, STRAIGHTENED_SHAPE, Volume
 
 HALF_ROWS = STRAIGHTENED_SHAPE[0] // 2
-SLICES = STRAIGHTENED_SHAPE[2]
+# sampled along a whole spine; targets are cut out of it
+COLUMNS = CONTENT_COLUMNS + 2 * FURTHEST_ASIDE_MM
+SLICES = STRAIGHTENED_SHAPE[2] + 2 * FURTHEST_ASIDE_MM
+CURVE_COLUMN, CURVE_SLICE = COLUMNS // 2, SLICES // 2   # where the curve runs
 AIR_HU = -1000.0
-CHUNK_ROWS = 64        # bounds memory: 64 x 128 x 64 points at a time
+CHUNK_ROWS = 64        # bounds memory: rows at a time
 DISTANCE_LIMIT_MM = 6.0
 SMOOTHING_MM = 0.8     # less leaves the steps of slices, more rounds the rims
 
@@ -23,27 +26,27 @@ Box = tuple[slice, slice, slice]
 
 
 def grid_mm() -> tuple[np.ndarray, np.ndarray]:
-    """Return posterior (128,) and left (64,) offsets from the curve in mm, float32; 0 at 64 and at 32."""
-    return (np.arange(CONTENT_COLUMNS, dtype=np.float32) - CONTENT_COLUMNS // 2,
-            np.arange(SLICES, dtype=np.float32) - SLICES // 2)
+    """Return posterior (COLUMNS,) and left (SLICES,) offsets of the samples from the curve in mm, float32."""
+    return (np.arange(COLUMNS, dtype=np.float32) - CURVE_COLUMN,
+            np.arange(SLICES, dtype=np.float32) - CURVE_SLICE)
 
 
 def voxel_coordinates(curve: Curve, rows: slice, affine: np.ndarray) -> np.ndarray:
-    """Return the scanner's voxel coordinates of straightened rows, (3, R, 128, 64) float32."""
+    """Return the scanner's voxel coordinates of straightened rows, (3, R, COLUMNS, SLICES) float32."""
     to_voxel = np.linalg.inv(affine)
     origin = curve.positions_mm[rows] @ to_voxel[:3, :3].T + to_voxel[:3, 3]           # (R, 3)
     axes = np.einsum("ij,rjk->rik", to_voxel[:3, :3], curve.frames[rows])              # (R, 3, 3)
     origin, axes = origin.T.astype(np.float32), axes.transpose(1, 2, 0).astype(np.float32)
     posterior, left = grid_mm()
-    plane = axes[:, 1, :, None] * posterior + origin[..., None]                        # (3, R, 128)
+    plane = axes[:, 1, :, None] * posterior + origin[..., None]                        # (3, R, COLUMNS)
     return plane[..., None] + (axes[:, 2, :, None] * left)[:, :, None, :]
 
 
 def sample_ct(ct: Volume, curve: Curve, rows: slice) -> np.ndarray:
-    """Sample a CT linearly on straightened rows, (R, 128, 64) float32 HU; air outside the scan."""
+    """Sample a CT linearly on straightened rows, (R, COLUMNS, SLICES) float32 HU; air outside the scan."""
     from scipy.ndimage import map_coordinates
 
-    sampled = np.empty((rows.stop - rows.start, CONTENT_COLUMNS, SLICES), np.float32)
+    sampled = np.empty((rows.stop - rows.start, COLUMNS, SLICES), np.float32)
     for first in range(rows.start, rows.stop, CHUNK_ROWS):
         chunk = slice(first, min(first + CHUNK_ROWS, rows.stop))
         coordinates = voxel_coordinates(curve, chunk, ct.affine)
@@ -53,7 +56,7 @@ def sample_ct(ct: Volume, curve: Curve, rows: slice) -> np.ndarray:
 
 
 def sample_label(mask: Volume, box: Box, label: int, curve: Curve, rows: slice) -> np.ndarray:
-    """Sample one label on straightened rows, (R, 128, 64) bool.
+    """Sample one label on straightened rows, (R, COLUMNS, SLICES) bool.
 
     Args:
         mask: the scanner's mask.

@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 
 from straighten.curve import Curve, Geometry
-from straighten.sampling import HALF_ROWS, SLICES
-from util.volume import CONTENT_COLUMNS, HU_WINDOW, STRAIGHTENED_CENTRE, Volume
+from straighten.sampling import HALF_ROWS
+from util.volume import CONTENT_COLUMNS, HU_WINDOW, STRAIGHTENED_CENTRE, STRAIGHTENED_SHAPE, Volume
 
 COARSE_STEP_MM = 3.0   # the inverse mapping is exact this far apart and linear between: within 0.2 mm
 CHUNK_PLANES = 16      # bounds memory
@@ -33,7 +33,7 @@ def grey_to_hu(grey: np.ndarray) -> np.ndarray:
 
 def _shift(curve: Curve, label: int) -> np.ndarray:
     """Return what added to a straightened volume's voxel gives (row, posterior mm, left mm)."""
-    return np.array([curve.target_row(label), 0.0, 0.0]) - STRAIGHTENED_CENTRE
+    return curve.target_point(label) - np.array(STRAIGHTENED_CENTRE)
 
 
 def to_scanner(array: np.ndarray, geometry: Geometry, label: int, *, nearest: bool, fill: float) -> Volume:
@@ -63,7 +63,7 @@ def _reached(geometry: Geometry, label: int) -> tuple[slice, slice, slice]:
     """Return the box of scanner voxels that a target's straightened content can reach."""
     rows = np.arange(0, 2 * HALF_ROWS + 1, 4.0)
     columns = STRAIGHTENED_CENTRE[1] + np.array([-0.5, 0.5]) * CONTENT_COLUMNS - 0.5
-    edges = np.array(list(product(rows, columns, (-0.5, SLICES - 0.5))))
+    edges = np.array(list(product(rows, columns, (-0.5, STRAIGHTENED_SHAPE[2] - 0.5))))
     voxels = straightened_to_scanner(edges, geometry, label)
     low = np.clip(np.floor(voxels.min(axis=0)), 0, geometry.scanner_shape).astype(int)
     high = np.clip(np.ceil(voxels.max(axis=0)) + 1, 0, geometry.scanner_shape).astype(int)

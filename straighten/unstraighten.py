@@ -64,8 +64,8 @@ def unstraighten_case(volumes: str | Path, dataroot: str | Path, out: str | Path
     if array.shape != STRAIGHTENED_SHAPE:
         raise InputError(f"{path}: expected a straightened volume of {STRAIGHTENED_SHAPE}, found "
                          f"{array.shape}; give --volumes a folder of straightened volumes")
-    if label not in geometry.curve.centre_rows:
-        raise InputError(f"{path}: expected a vertebra of {sorted(geometry.curve.centre_rows)}, found "
+    if label not in geometry.curve.centres:
+        raise InputError(f"{path}: expected a vertebra of {sorted(geometry.curve.centres)}, found "
                          f"{label}; run straighten/straighten_mask_3d.py --overwrite")
     array = grey_to_hu(array) if kind == "ct" else array
     fill = AIR_HU if kind == "ct" else 0

@@ -19,6 +19,7 @@ VISIBLE_QUANTILE = 0.4     # the rows beside a pedicle flare into it
 LEAST_VISIBLE_ROWS = 3
 ENDPLATE_STEP_MM = 3.0     # a waist is shallower
 WALL_BULGE_MM = 3.0        # of the wall beside the canal against the wall before it, at most
+CORNER_SLOPE = 1.5
 WALL_TOLERANCE_MM = 2.5    # roughness of a wall that is no process
 WIDEST_BODY_MM = 58.8      # of 87 patients, L2-L5 by CT (mean 46.7)
 SCRAP_MM = 4               # what stands out less than this from the body is its own surface
@@ -159,7 +160,20 @@ def wall_model(visible: np.ndarray, free: slice) -> np.ndarray:
     by_row = _smooth(_fill(_without_endplates(by_row)))
     across = _quantile(seen - by_row[:, None], VISIBLE_QUANTILE, axis=0, least=LEAST_VISIBLE_ROWS)
     highest = np.nanmax(np.append(across[free], 0.0)) + WALL_BULGE_MM
-    return by_row[:, None] + np.minimum(_fill(across), highest)[None, :]
+    return by_row[:, None] + _rounded(np.minimum(_fill(across), highest), free)[None, :]
+
+
+def _rounded(across: np.ndarray, free: slice) -> np.ndarray:
+    """Return a profile across that falls off outwards no faster than a body's corner is round.
+
+    At a body's edge a process may hide every row but those with a spur, far from the wall that is meant.
+    """
+    rounded = across.copy()
+    for position in range(min(free.stop, across.size), across.size):
+        rounded[position] = max(across[position], rounded[position - 1] - CORNER_SLOPE)
+    for position in range(free.start - 1, -1, -1):
+        rounded[position] = max(across[position], rounded[position + 1] - CORNER_SLOPE)
+    return rounded
 
 
 def _without_endplates(wall: np.ndarray) -> np.ndarray:
