@@ -99,14 +99,14 @@ def _check_straightened(path: Path, volume: Volume) -> None:
     """Check that a volume has the form that straightening writes."""
     found = (volume.array.shape, volume.array.dtype.name)
     if found != (STRAIGHTENED_SHAPE, "uint8"):
-        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, found {found[0]} of {found[1]}; "
-                         f"run: {STRAIGHTEN} --overwrite")
+        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, found {found[0]} of "
+                         f"{found[1]}; run: {STRAIGHTEN} --overwrite")
     # Caudal, posterior and left are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so
     # that its nearest axis codes are others; but it never turns round.
     leans = -volume.affine[[2, 1, 0], [0, 1, 2]]
     if not (leans > 0).all():
-        raise InputError(f"{path}: expected axes {'-'.join(AXIS_CODES)}, found {'-'.join(volume.axis_codes)}; "
-                         f"run: {STRAIGHTEN} --overwrite")
+        raise InputError(f"{path}: expected axes {'-'.join(AXIS_CODES)}, found "
+                         f"{'-'.join(volume.axis_codes)}; run: {STRAIGHTEN} --overwrite")
 
 
 def _read_heatmap(path: Path, ct: Volume, ct_path: Path) -> np.ndarray:
