@@ -7,14 +7,17 @@ import numpy as np
 
 from straighten.curve import Curve
 from straighten.curve_fit import curve_through
+from straighten.endplates import endplate_axis
 from straighten.sampling import grid_mm, sample_label, voxel_coordinates
-from straighten.vertebral_body import endplate_axis, extract_body
+from straighten.vertebral_body import extract_body
+from util.vertebrae import ANATOMICAL_ORDER
 from util.volume import Volume
 
 WINDOW_ROWS = 50           # on either side of a body's centre; a body is at most 45 high, and may be tilted
 BORDER_FACE_MM2 = 20       # of a body in the scan's border planes from which on it counts as cut off
 CENTRE_TOLERANCE_MM = 3.0  # a curve further from a body than this is drawn anew
 MINIMUM_BODY_MM3 = 1000
+UPRIGHT_ROUNDS = 3         # in which the outermost bodies turn; a fourth turns none by 2 degrees
 
 Boxes = dict[int, tuple[slice, slice, slice]]
 
@@ -52,9 +55,9 @@ def label_boxes(mask: Volume) -> Boxes:
 
 
 def straightened_bodies(mask: Volume, boxes: Boxes, curve: Curve) -> dict[int, Body]:
-    """Return the body of each of the curve's vertebrae that has one in the mask."""
+    """Return the body of each of the curve's vertebrae that has a box and a body in the mask."""
     bodies = {}
-    for label in curve.centres:
+    for label in filter(boxes.__contains__, curve.centres):
         row = int(curve.target_point(label)[0])
         rows = slice(row - WINDOW_ROWS, row + WINDOW_ROWS)
         voxels = extract_body(sample_label(mask, boxes[label], label, curve, rows))
@@ -69,9 +72,10 @@ def centres_in_world(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndar
 
 
 def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
-    """Return the curve through given centres, drawn anew where it misses the bodies, and the bodies on it.
+    """Return the curve through given centres and the bodies on it.
 
-    A vertebra alone is straightened along its own axis.
+    The outermost bodies stand upright by their own endplates: there the centres alone leave the direction
+    open by 10 degrees and more, which shears the body. Centres that miss their bodies are replaced.
 
     Args:
         mask: the scanner's.
@@ -80,20 +84,22 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
     """
     curve = curve_through(centres_mm)
     bodies = straightened_bodies(mask, boxes, curve)
-    for _ in range(3 if len(centres_mm) == 1 else 1):
-        off = len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM
-        if not bodies or not (off or len(bodies) == 1):
-            break
-        axis = _own_axis(bodies, curve) if len(bodies) == 1 else None
-        curve = curve_through(centres_in_world(bodies, curve), axis=axis)
-        bodies = straightened_bodies(mask, boxes, curve)
-    return curve, bodies
+    if not bodies:
+        return curve, bodies
+    if len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM:
+        centres_mm = centres_in_world(bodies, curve)
+    labels = [label for label in ANATOMICAL_ORDER if label in bodies]
+    outermost = {label: bodies[label] for label in (labels[0], labels[-1])}
+    for _ in range(UPRIGHT_ROUNDS):
+        curve = curve_through(centres_mm, axes=_own_axes(outermost, curve))
+        outermost = straightened_bodies(mask, {label: boxes[label] for label in outermost}, curve)
+    return curve, straightened_bodies(mask, boxes, curve)
 
 
-def _own_axis(bodies: dict[int, Body], curve: Curve) -> np.ndarray:
-    """Return the caudal axis (3,) in the world of the one body that there is, by its endplates."""
-    (label, body), = bodies.items()
-    return curve.frames[curve.target_point(label)[0]] @ endplate_axis(body.voxels)
+def _own_axes(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndarray]:
+    """Return the caudal axis (3,) in the world of each body, by its endplates."""
+    return {label: curve.frames[curve.target_point(label)[0]] @ endplate_axis(body.voxels)
+            for label, body in bodies.items()}
 
 
 def _largest_miss_mm(bodies: dict[int, Body], curve: Curve) -> float:

@@ -25,13 +25,13 @@ SMOOTHING_MM2 = 100.0   # displaces by 0.2 to 1 mm; more flattens the lordosis o
 DENSE_STEP_MM = 0.05    # of the polyline from which the 1 mm samples are taken
 
 
-def curve_through(centres_mm: Mapping[int, np.ndarray], *, axis: np.ndarray | None = None,
+def curve_through(centres_mm: Mapping[int, np.ndarray], *, axes: Mapping[int, np.ndarray] | None = None,
                   left: np.ndarray = WORLD_LEFT) -> Curve:
     """Return the smooth curve through the centres of vertebral bodies.
 
     Args:
         centres_mm: world position (3,) by label, at least one.
-        axis: caudal direction (3,) of a single vertebra; straight down where it is not known.
+        axes: known caudal directions (3,) by label; the other vertebrae's follow from the centres.
         left: the patient's left (3,); the frames' second axis stays perpendicular to it: they cannot twist.
 
     Raises:
@@ -47,7 +47,9 @@ def curve_through(centres_mm: Mapping[int, np.ndarray], *, axis: np.ndarray | No
         raise InputError(f"expected vertebrae apart from each other, found label {first} and the next in one "
                          f"place; correct the centroid file")
     smooth = smoothed(centres)
-    tangents = centre_tangents(smooth, np.array([0.0, 0.0, -1.0]) if axis is None else axis)
+    tangents = centre_tangents(smooth)
+    for label, axis in (axes or {}).items():
+        tangents[labels.index(label)] = axis
     positions, frames = _sample(*_dense_curve(smooth, tangents), left)
     curve = Curve(positions, frames, {})
     return Curve(positions, frames, dict(zip(labels, curve.from_world(centres), strict=True)))
@@ -69,10 +71,13 @@ def smoothed(centres_mm: np.ndarray) -> np.ndarray:
     return np.linalg.solve(np.eye(count) + SMOOTHING_MM2 * curvature_change.T @ curvature_change, centres_mm)
 
 
-def centre_tangents(centres_mm: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Return the unit caudal direction at each centre, (n, 3): of the parabola through three neighbours."""
+def centre_tangents(centres_mm: np.ndarray) -> np.ndarray:
+    """Return the unit caudal direction at each centre, (n, 3): of the parabola through three neighbours.
+
+    One centre alone has none; straight down is the first guess.
+    """
     if len(centres_mm) == 1:
-        return (axis / np.linalg.norm(axis))[None]
+        return np.array([[0.0, 0.0, -1.0]])
     chord = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centres_mm, axis=0), axis=1))])
     order: Literal[1, 2] = 1 if len(centres_mm) == 2 else 2
     derivative = np.asarray(np.gradient(centres_mm.T, chord, axis=1, edge_order=order)).T

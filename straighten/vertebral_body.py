@@ -233,18 +233,3 @@ def _cut_wide(body: np.ndarray) -> np.ndarray:
     depth = body.any(axis=0).sum(axis=0)                                   # (slices,) columns
     middle = float(np.average(np.arange(depth.size), weights=depth))
     return body & (np.abs(np.arange(depth.size) - middle) <= 0.5 * WIDEST_BODY_MM)
-
-
-def endplate_axis(body: np.ndarray) -> np.ndarray:
-    """Return the caudal axis (3,) of a body (rows, columns, slices): the mean normal of its endplates."""
-    from scipy.ndimage import distance_transform_edt
-
-    inner = distance_transform_edt(body.any(axis=0))
-    column, left = np.nonzero(inner > 0.2 * inner.max())                   # rims and spurs tilt the planes
-    upper = np.argmax(body, axis=0)
-    lower = body.shape[0] - np.argmax(body[::-1], axis=0)
-    middle = 0.5 * (upper + lower)[column, left]
-    plane = np.stack([column, left, np.ones_like(column)], axis=1)
-    slopes = np.linalg.lstsq(plane, middle, rcond=None)[0][:2]
-    axis = np.array([1.0, *-slopes])
-    return axis / np.linalg.norm(axis)
