@@ -53,7 +53,13 @@ def read_description(path: Path) -> dict[str, Any]:
         raise InputError(
             f"--checkpoint {path}: expected a fracture classifier, found another network's weights; {REMEDY}"
         )
-    return {name: json.loads(metadata[name]) for name in ("arguments", "settings", "training")}
+    try:
+        return {name: json.loads(metadata[name]) for name in ("arguments", "settings", "training")}
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"--checkpoint {path}: expected the description of a fracture classifier, found a damaged one; "
+            f"{REMEDY}"
+        ) from error
 
 
 def save_classifier(
@@ -84,13 +90,19 @@ def load_classifier(
     """The network in evaluation mode, its weights without gradients, and its settings.
 
     Raises:
-        InputError: as `read_description`.
+        InputError: as `read_description`, or the weights do not fit the description.
     """
     from safetensors.torch import load_file
 
     from Attention.classifier import FractureClassifier
 
     description = read_description(path)
-    classifier = FractureClassifier(**description["arguments"])
-    classifier.load_state_dict(load_file(path))
+    try:
+        classifier = FractureClassifier(**description["arguments"])
+        classifier.load_state_dict(load_file(path))
+    except (TypeError, RuntimeError) as error:  # of another version: arguments or weights by other names
+        raise InputError(
+            f"--checkpoint {path}: expected weights of a fracture classifier {description['arguments']}, "
+            f"found others; {REMEDY}"
+        ) from error
     return classifier.to(device).eval().requires_grad_(False), description["settings"]

@@ -23,9 +23,17 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--dataroot", type=Path, default=Path("dataset/straightened"), help="folder of straightened cases")
+    add(
+        "--dataroot",
+        type=Path,
+        help="folder of straightened cases; without it the cohort's `paths`, else dataset/straightened",
+    )
     add("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort: which cases")
-    add("--out", type=Path, default=Path("Attention/heatmap"), help="folder for the heatmaps")
+    add(
+        "--out",
+        type=Path,
+        help="folder for the heatmaps; without it the cohort's `paths`, else Attention/heatmap",
+    )
     add(
         "--checkpoint",
         type=Path,
@@ -68,19 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     from Attention.checkpoint import default_checkpoint, read_description
+    from Attention.device import choose_device
     from util.paths import heatmap_path, make_folder
     from util.stage import run_stage
     from util.vertebrae import read_cohort
 
+    if args.device == "cuda":
+        choose_device(args.device)  # said once here, not for every case
     checkpoint = args.checkpoint or default_checkpoint()
     description = read_description(checkpoint)
     print(f"classifier: {checkpoint} {json.dumps(description['settings'])}")
-    cases = read_cohort(args.cohort).cases()
-    make_folder(args.out)
+    cohort = read_cohort(args.cohort)
+    dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
+    out = make_folder(args.out or cohort.paths.get("heatmap", "Attention/heatmap"))
     work = partial(
         write_heatmap,
-        dataroot=args.dataroot,
-        out=args.out,
+        dataroot=dataroot,
+        out=out,
         checkpoint=checkpoint,
         device=args.device,
         batch_slices=args.batch_slices,
@@ -88,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_stage(
         "heatmaps",
         work,
-        cases,
-        lambda case: heatmap_path(args.out, case).is_file(),
+        cohort.cases(),
+        lambda case: heatmap_path(out, case).is_file(),
         jobs=args.jobs,
         overwrite=args.overwrite,
     )

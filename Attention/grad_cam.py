@@ -59,11 +59,13 @@ def combine(activation: Tensor, gradient: Tensor) -> Tensor:
         (B, 1, *spatial), >= 0.
     """
     axes = tuple(range(2, activation.ndim))
-    denominator = 2.0 + gradient * activation.sum(axes, keepdim=True)  # (B, K, *spatial)
-    usable = denominator.abs() > 1e-6  # relative to the 2; only signed activations come near zero
-    alpha = torch.where(usable, denominator, torch.ones_like(denominator)).reciprocal()
-    weights = (alpha * functional.relu(gradient)).sum(axes, keepdim=True)  # (B, K, 1, ...)
-    return functional.relu((weights * activation).sum(1, keepdim=True))
+    rise = functional.relu(gradient)
+    total = activation.sum(axes, keepdim=True)  # (B, K, 1, ...)
+    shares = rise / torch.addcmul(rise.new_tensor(2.0), rise, total)  # alpha relu(g), (B, K, *spatial)
+    weights = shares.nan_to_num(0.0, 0.0, 0.0).sum(
+        axes
+    )  # (B, K); a signed activation can meet 2 + g sum A = 0
+    return functional.relu(torch.einsum("bk,bk...->b...", weights, activation)).unsqueeze(1)
 
 
 def grad_cam_plus_plus(

@@ -22,19 +22,23 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--dataroot", type=Path, default=Path("dataset/straightened"), help="folder of straightened cases")
+    add(
+        "--dataroot",
+        type=Path,
+        help="folder of straightened cases; without it the cohort's `paths`, else dataset/straightened",
+    )
     add("--cohort", type=Path, default=Path("vertebra_data.json"), help="cohort: splits and grades")
     add("--out", type=Path, default=Path("checkpoints/classifier"), help="folder for weights and log")
     add("--plane", choices=sorted(CROP_COLUMNS), default="sagittal", help="which slices to judge")
     add("--healthy_max_grade", type=int, choices=(0, 1, 2), default=0, help="highest healthy grade")
-    add("--batch_size", type=whole_number(2), default=32, help="slices per step, half of them fractured")
+    add("--batch_size", type=whole_number(2), default=16, help="slices per step, half of them fractured")
     add(
         "--n_epochs",
         type=whole_number(1),
         default=1000,
         help="an epoch draws as many slices as `train` has cases",
     )
-    add("--max_steps", type=whole_number(1), default=500, help="ends training before the last epoch")
+    add("--max_steps", type=whole_number(1), default=600, help="ends training before the last epoch")
     add("--validate_every", type=whole_number(1), default=50, help="steps between two looks at `test`")
     add("--lr", type=float, default=3e-3, help="highest learning rate of the one-cycle schedule")
     add("--width", type=whole_number(8), default=16, help="channels of the first layer, a multiple of 8")
@@ -56,7 +60,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     grades = {split: cohort.splits.get(split, {}) for split in ("train", "test")}
     check_classes(list(grades["train"].values()), args.healthy_max_grade, str(args.cohort))
     crop = {"plane": args.plane, "rows": CROP_ROWS, "columns": CROP_COLUMNS[args.plane]}
-    vertebrae = {split: read_vertebrae(args.dataroot, grades[split], **crop, title=split) for split in grades}
+    dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
+    vertebrae = {split: read_vertebrae(dataroot, grades[split], **crop, title=split) for split in grades}
     write_json(
         make_folder(args.out) / "options.json", {name: str(value) for name, value in vars(args).items()}
     )

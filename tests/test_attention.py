@@ -359,3 +359,24 @@ def test_another_file_is_no_checkpoint(tmp_path: Path) -> None:
     for path in (broken, foreign):
         with pytest.raises(InputError, match="expected"):
             heatmap_script.main(["--checkpoint", str(path)])
+
+
+def test_cohort_paths_replace_the_default_folders(
+    boxes: BoxCohort, classifier_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = {"straightened": str(boxes.dataroot), "heatmap": "elsewhere"}
+    write_cohort("cohort.json", Cohort(Path("cohort.json"), {"test": {"p0_20": 0}}, paths))
+    checkpoint = f"--checkpoint={classifier_folder / 'best.safetensors'}"
+    assert heatmap_script.main(["--cohort=cohort.json", checkpoint, "--device=cpu"]) == 0
+    assert Path("elsewhere/p0_20.nii.gz").is_file()
+
+
+def test_a_bad_case_does_not_stop_the_others(
+    boxes: BoxCohort, classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cohort.json"
+    write_cohort(path, Cohort(path, {"test": {"missing_20": 0, "p0_20": 0}}))
+    assert heatmap_script.main(heatmap_flags(boxes, path, tmp_path / "heat", classifier_folder)) == 1
+    said = capsys.readouterr()
+    assert "1 done" in said.out and "1 failed" in said.out and "missing_20" in said.err
