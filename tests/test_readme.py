@@ -24,7 +24,6 @@ SMALLER = {
     "eval_3d_sagittal_twostage.py":
         f"--iterative none --checkpoint {ROOT}/weights/phantom_sagittal.safetensors",
     "evaluation/SVM_grading.py": "--resamples 20",
-    "evaluation/generation_eval_sagittal.py": "--resamples 20",
     "Attention/train_classifier.py": "--max_steps 3",
 }
 
