@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from Attention.body_slices import CROP_COLUMNS, CROP_ROWS
-from util.cli import run_script, whole_number
+from util.cli import number_from, run_script, whole_number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,9 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--max_steps", type=whole_number(1), default=600, help="ends training before the last epoch")
     add("--validate_every", type=whole_number(1), default=50, help="steps between two looks at `test`")
-    add("--lr", type=float, default=3e-3, help="highest learning rate of the one-cycle schedule")
+    add("--lr", type=number_from(0.0), default=3e-3, help="highest learning rate of the one-cycle schedule")
     add("--width", type=whole_number(8), default=16, help="channels of the first layer, a multiple of 8")
-    add("--seed", type=int, default=0, help="of initialisation, draws and augmentation")
+    add("--seed", type=whole_number(0), default=0, help="of initialisation, draws and augmentation")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     return parser
 

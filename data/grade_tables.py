@@ -40,12 +40,22 @@ def read_grades(path: str | Path) -> GradeTable:
         InputError: one line with every row that is wrong.
     """
     table, problems = _from_json(path) if str(path).endswith(".json") else _from_csv(path)
+    problems += _torn_patients(table)
     if not table.grades and not problems:
         problems = ["expected grades, found none"]
     if problems:
         shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise InputError(f"--grades {path}: {shown}; correct the file")
     return table
+
+
+def _torn_patients(table: GradeTable) -> list[str]:
+    """Return a line for every patient with vertebrae in several splits: the networks would have seen him."""
+    homes: dict[str, set[str]] = {}
+    for case, split in table.splits.items():
+        homes.setdefault(split_case(case)[0], set()).add(split)
+    return [f"patient '{patient}': expected in one split, found in {', '.join(sorted(splits))}"
+            for patient, splits in homes.items() if len(splits) > 1]
 
 
 def _from_json(path: str | Path) -> tuple[GradeTable, list[str]]:

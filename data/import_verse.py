@@ -8,8 +8,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
-from util.cli import add_stage_arguments, run_script
+from util.cli import add_stage_arguments, run_script, whole_number
+from util.paths import make_folder
 from util.stage import run_stage
 
 
@@ -23,7 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
                              "(patient,label,grade[,split], or a column per vertebra)")
     parser.add_argument("--out", default="./dataset/raw", help="raw folder to write")
     parser.add_argument("--cohort", default="vertebra_data.json", help="cohort file to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, where the grades have none")
+    parser.add_argument("--seed", type=whole_number(0), default=0,
+                        help="of the split, where the grades have none")
     parser.add_argument("--link", action="store_true", help="link files instead of copying them")
     parser.add_argument("--masks_without_ct", action="store_true",
                         help="import masks whose CT is missing too, for straightening with --labels_only")
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from data.verse_tree import find_scans
     from util.vertebrae import write_cohort
 
+    make_folder(options.out)
+    make_folder(Path(options.cohort).parent)
     table = read_grades(options.grades)
     scans = {scan.name: scan for scan in find_scans(options.verse_root, table.patients)}
     wanted = {name: scan for name, scan in scans.items() if scan.ct is not None or options.masks_without_ct}

@@ -6,9 +6,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from data.grade_tables import GradeTable
@@ -16,7 +14,7 @@ from data.verse_tree import Scan
 from util.errors import InputError
 from util.paths import atomic_path, raw_centroids, raw_ct, raw_mask, read_json
 from util.vertebrae import SPLITS, Cohort, split_case
-from util.volume import AFFINE_TOLERANCE_MM, read_mask
+from util.volume import read_ct_and_mask, read_mask
 
 TRAIN_SHARE, TEST_SHARE = 0.6, 0.2  # of the patients, where the grades bring no splits; the rest is held out
 
@@ -25,11 +23,16 @@ def import_scan(out: str | Path, scans: Mapping[str, Scan], link: bool, name: st
     """Copy or link one scan into the raw layout; return what is missing.
 
     Raises:
-        InputError: CT and mask lie on different grids.
+        InputError: a file is damaged or holds something else, or CT and mask lie on different grids; then
+            nothing of the scan is imported.
     """
     scan = scans[name]
-    if scan.ct is not None:
-        check_headers(scan.ct, scan.mask)
+    if scan.centroids is not None:
+        located_labels(scan.centroids)
+    if scan.ct is None:
+        read_mask(scan.mask)
+    else:
+        read_ct_and_mask(scan.ct, scan.mask)
         bring(scan.ct, raw_ct(out, name), link)
     bring(scan.mask, raw_mask(out, name), link)
     if scan.centroids is not None:
@@ -42,25 +45,6 @@ def is_imported(out: str | Path, scans: Mapping[str, Scan], name: str) -> bool:
     scan = scans[name]
     return (raw_mask(out, name).is_file() and (scan.ct is None or raw_ct(out, name).is_file())
             and (scan.centroids is None or raw_centroids(out, name).is_file()))
-
-
-def check_headers(ct: Path, mask: Path) -> None:
-    """Check that CT and mask share shape and affine, by their headers.
-
-    Raises:
-        InputError: they do not, or one is no NIfTI.
-    """
-    headers: list[Any] = []
-    for path in (ct, mask):
-        try:
-            headers.append(nib.load(path))
-        except Exception as error:  # nibabel raises its own, OSError, EOFError and zlib's for broken files
-            raise InputError(f"{path}: expected a NIfTI file, found one that cannot be read "
-                             f"({type(error).__name__}); download it again") from error
-    first, second = headers
-    if first.shape != second.shape or np.abs(first.affine - second.affine).max() > AFFINE_TOLERANCE_MM:
-        raise InputError(f"{mask}: expected shape and affine of {ct} {first.shape}, found {second.shape} or "
-                         f"another affine; download both again")
 
 
 def bring(source: Path, target: Path, link: bool) -> None:
@@ -117,12 +101,26 @@ def usable_labels(out: str | Path, patient: str, scan: Scan | None) -> tuple[set
         return set(), "not imported"
     try:
         labels = {int(label) for label in np.unique(read_mask(raw_mask(out, patient)).array)}
+        if not raw_centroids(out, patient).is_file():
+            return labels, "not in the mask"
+        return labels & located_labels(raw_centroids(out, patient)), "not in mask and centroids"
     except InputError as error:
         return set(), str(error)
-    if not raw_centroids(out, patient).is_file():
-        return labels, "not in the mask"
-    located = {entry.get("label") for entry in read_json(raw_centroids(out, patient))}
-    return labels & located, "not in mask and centroids"
+
+
+def located_labels(path: Path) -> set[int]:
+    """Return the labels of a centroid file.
+
+    Raises:
+        InputError: it is no list of centroids.
+    """
+    entries = read_json(path)
+    labels = [entry.get("label", 0) for entry in entries if isinstance(entry, dict)]
+    if not isinstance(entries, list) or len(labels) < len(entries) or not all(isinstance(label, int)
+                                                                              for label in labels):
+        raise InputError(f"{path}: expected a list of centroids in VerSe's form, found another; "
+                         f"download it again, or remove it")
+    return set(labels)
 
 
 def draw_splits(cases: Collection[str], seed: int) -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 import argparse
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 from options.base_options import BaseOptions
-from util.cli import whole_number
+from util.cli import number_from, whole_number
 from util.errors import InputError
 
 # Terms of the generator's objective, as models.losses.ObjectiveWeights names them.
@@ -20,21 +19,6 @@ TERMS = {
     "height": "relative height error, refinement (SHRM)",
     "coarse_height": "relative height error, coarse stage",
 }
-
-
-def number_from(minimum: float) -> Callable[[str], float]:
-    """Return an argparse type for a finite number of at least `minimum`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"expected a number, found '{text}'") from error
-        if not minimum <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a finite number of at least {minimum}, found {text}")
-        return value
-
-    return parse
 
 
 class TrainOptions(BaseOptions):

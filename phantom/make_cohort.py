@@ -54,6 +54,7 @@ def make_cohort(out: str | Path, cohort_path: str | Path, patients: int, seed: i
     orders = plan_fractures(rng, patients, fracture_rate)
     splits = plan_splits(rng, orders)
     make_folder(out)
+    make_folder(Path(cohort_path).parent)
     cohort = planned_cohort(cohort_path, out, names, orders, splits)
     planned = dict(zip(names, orders, strict=True))
     status = run_stage("phantom", partial(_make_patient, out, seed, planned), names,

@@ -15,6 +15,7 @@ from phantom.patient import Order, Person, draw_person, fractured
 from phantom.scanner import Scan, draw_noise, draw_scan, lay_grid, to_integer
 from phantom.stack import Spine, centre_of, curve_points
 from phantom.vertebra import Vertebra
+from util.errors import InputError
 from util.paths import atomic_path, raw_ct, raw_mask, read_json, write_json
 from util.vertebrae import label_name
 from util.volume import Volume, write_volume
@@ -80,7 +81,10 @@ def is_written(root: str | Path, name: str, orders: list[Order]) -> bool:
     record = truth_folder(root, name) / "truth.json"
     if not record.is_file() or not raw_ct(root, name).is_file() or not raw_mask(root, name).is_file():
         return False
-    losses = {int(label): one["loss"] for label, one in read_json(record)["vertebrae"].items()}
+    try:
+        losses = {int(label): one["loss"] for label, one in read_json(record)["vertebrae"].items()}
+    except (InputError, KeyError, TypeError, AttributeError):
+        return False  # no record of ours: made anew
     planned = {order.label: order.loss for order in orders}
     return all(abs(loss - planned.get(label, 0.0)) < 1e-6 for label, loss in losses.items())
 

@@ -25,6 +25,9 @@ def read_centroids(path: str | Path, mask: Volume) -> dict[int, np.ndarray]:
     Raises:
         InputError: the file is missing, no JSON, or of another form; a centroid lies outside the mask.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: expected the vertebrae's centroids, found no file; "
+                         f"run straighten/location_json_local.py")
     entries = read_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path}: expected a list of centroids in VerSe's form, found another; "
@@ -32,7 +35,7 @@ def read_centroids(path: str | Path, mask: Volume) -> dict[int, np.ndarray]:
     affine, shape = _counted_grid(path, entries, mask)
     centroids: dict[int, np.ndarray] = {}
     for entry in entries:
-        if "direction" in entry or entry.get("label") not in LABELS:
+        if "direction" in entry or entry.get("label") not in tuple(LABELS):  # a label may be of any type
             continue
         voxel = _voxel(path, entry)
         if not ((voxel >= -1.0) & (voxel <= shape)).all():
@@ -52,7 +55,8 @@ def _counted_grid(path: str | Path, entries: list[dict[str, Any]],
     codes = next((entry["direction"] for entry in entries if "direction" in entry), None)
     if codes is None:
         return mask.affine, np.array(mask.array.shape)
-    axes = [next((pair for pair in ("LR", "PA", "IS") if code in pair), None) for code in map(str, codes)]
+    named = map(str, codes) if isinstance(codes, list) else ()
+    axes = [next((pair for pair in ("LR", "PA", "IS") if code in tuple(pair)), None) for code in named]
     if set(axes) != {"LR", "PA", "IS"} or len(axes) != 3:
         raise InputError(f"{path}: expected a direction of three axis codes such as P, I, R, "
                          f"found {codes!r}; correct the file")

@@ -8,6 +8,7 @@ the frame at that row. Rows lie 1 mm apart.
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -126,6 +127,6 @@ def load_geometry(path: str | Path) -> Geometry:
             curve = Curve(content["positions_mm"], content["frames"], centres)
             first, second, third = content["scanner_shape"].tolist()
             return Geometry(curve, content["scanner_affine"], (first, second, third))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path}: expected the geometry of a straightened patient, found none "
                          f"({type(error).__name__}); run straighten/straighten_mask_3d.py") from error

@@ -69,10 +69,18 @@ class Request:
 
     @property
     def patients(self) -> list[str]:
-        """Return the patients asked for."""
+        """Return the patients asked for.
+
+        Raises:
+            InputError: there is none.
+        """
         if self.cohort_labels is None:
             return raw_patients(self.raw, None)
-        return [patient for patient in self.cohort_labels if self.demanded(patient)]
+        demanding = [patient for patient in self.cohort_labels if self.demanded(patient)]
+        if not demanding:
+            raise InputError(f"--labels {' '.join(map(str, self.labels or ()))}: expected labels of cases in "
+                             f"--cohort, found none of them there; choose others")
+        return demanding
 
     def demanded(self, patient: str) -> set[int]:
         """Return the labels that must be there: those that the cohort names."""
@@ -133,6 +141,8 @@ def straighten_patient(request: Request, patient: str) -> str | None:
     missing = sorted(chosen - set(bodies))
     if missing and request.cohort_labels is not None:
         raise InputError("; ".join(_missing(request, patient, label, centres_mm, boxes) for label in missing))
+    if not chosen:
+        return "none of --labels has a centroid, so nothing was written"
     return f"no body in the mask for {', '.join(map(label_name, missing))}" if missing else None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from util.cli import add_stage_arguments, run_script
+from util.paths import make_folder
 from util.stage import run_stage
 from util.vertebrae import LABELS
 
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     request = Request(options.raw, options.out, cohort_labels(options.cohort), options.labels,
                       options.labels_only)
-    return run_stage("straightening", partial(straighten_patient, request), request.patients,
+    patients = request.patients
+    make_folder(options.out)
+    return run_stage("straightening", partial(straighten_patient, request), patients,
                      partial(is_complete, request), jobs=options.jobs, overwrite=options.overwrite)
 
 

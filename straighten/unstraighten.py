@@ -10,7 +10,7 @@ from pathlib import Path
 
 from util.cli import add_stage_arguments, run_script
 from util.errors import InputError
-from util.paths import geometry_path
+from util.paths import geometry_path, make_folder
 from util.stage import run_stage
 from util.vertebrae import split_case
 
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = sorted(path.name.removesuffix(suffix) for path in Path(options.volumes).glob(f"*{suffix}"))
     if not cases:
         raise InputError(f"--volumes {options.volumes}: expected <case>.nii.gz, found none; check the path")
+    make_folder(options.out)
     work = partial(unstraighten_case, options.volumes, options.dataroot, options.out, options.kind)
     return run_stage("to scanner", work, cases,
                      lambda case: (Path(options.out) / f"{case}{suffix}").is_file(),

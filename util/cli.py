@@ -41,6 +41,21 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def number_from(minimum: float) -> Callable[[str], float]:
+    """Return an argparse type for a finite number of at least `minimum`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected a number, found '{text}'") from error
+        if not minimum <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a finite number of at least {minimum}, found {text}")
+        return value
+
+    return parse
+
+
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every stage that works case by case."""
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="cases worked on at the same time")

@@ -85,9 +85,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = target.parent / f".{uuid.uuid4().hex}.{target.name}"
     try:
         yield temporary
-        temporary.replace(target)
+        _rename(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Move a file into place.
+
+    Raises:
+        InputError: a folder of that name is in the way, or the like.
+    """
+    try:
+        source.replace(target)
+    except OSError as error:
+        raise InputError(f"{target}: expected a file to write, found '{error.strerror}'; "
+                         f"choose another name") from error
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -104,10 +117,19 @@ def read_json(path: str | Path) -> Any:
         InputError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_object_of)
     except OSError as error:
         raise InputError(f"{path}: expected a JSON file, found '{error.strerror}'; "
                          f"check the path") from error
     except ValueError as error:
         raise InputError(f"{path}: expected JSON, found a syntax error ({error}); "
                          f"correct the file") from error
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, which must name each key once: of two grades of a case, which one counts?"""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"key '{twice}' twice")
+    return content

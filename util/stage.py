@@ -59,7 +59,7 @@ def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
     except Exception as error:  # a fault of the program: told with its place, and the other cases go on
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return case, None, f"{type(error).__name__}: {error} ({where})"
+        return case, None, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
 def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int) -> Iterable[Outcome]:

@@ -58,10 +58,10 @@ def split_case(case: str) -> tuple[str, int]:
     """Split a case at its last underscore into patient and label.
 
     Raises:
-        InputError: the name has another form or another label than VerSe's.
+        InputError: the name has another form or another label than VerSe's, or names another folder.
     """
     patient, _, label = case.rpartition("_")
-    if not patient or not label.isdecimal() or int(label) not in LABELS:
+    if not patient or "/" in patient or not label.isdecimal() or int(label) not in LABELS:
         raise InputError(f"case '{case}': expected <patient>_<VerSe label 1-25 or 28>; correct the name")
     return patient, int(label)
 
@@ -87,9 +87,11 @@ class Cohort:
         """Return the cases of a split, or of all.
 
         Raises:
-            InputError: the split is not in the file or holds no case.
+            InputError: the split is not in the file or holds no case, or no split does.
         """
         if split is None:
+            if not self.grades:
+                raise InputError(f"{self.path}: expected cases, found none in any split; add them")
             return list(self.grades)
         if not self.splits.get(split):
             raise InputError(f"{self.path}: expected cases in split '{split}', found none "
@@ -115,7 +117,8 @@ def read_cohort(path: str | Path) -> Cohort:
     problems = _cohort_problems(content)
     if problems:
         raise InputError(f"{path}: {'; '.join(problems)}; correct the file")
-    splits = {split: dict(content[split]) for split in SPLITS if split in content}
+    splits = {split: {case: int(grade) for case, grade in content[split].items()}
+              for split in SPLITS if split in content}
     return Cohort(Path(path), splits, dict(content.get("paths", {})))
 
 

@@ -53,7 +53,8 @@ def read_volume(path: str | Path) -> Volume:
     Read with nibabel: SimpleITK fills up a file that is cut off and turns NaN into 0, without a word.
 
     Raises:
-        InputError: the file is missing, is no NIfTI, is cut off, or is not three-dimensional.
+        InputError: the file is missing, is no NIfTI, is cut off, holds colours or complex numbers, or is
+            not three-dimensional.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a NIfTI file, found none; check the path")
@@ -63,6 +64,9 @@ def read_volume(path: str | Path) -> Volume:
     except Exception as error:  # nibabel raises its own, OSError, EOFError and zlib's for broken files
         raise InputError(f"{path}: expected a complete NIfTI file, found an empty, cut or damaged one "
                          f"({_one_line(error)}); copy or export it again") from error
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected one real number per voxel, found {array.dtype}; "
+                         f"export it as grey values or labels")
     if array.ndim != 3:
         raise InputError(f"{path}: expected three dimensions, found {array.ndim} {array.shape}; "
                          f"export a single 3-D volume")
@@ -101,8 +105,8 @@ def read_mask(path: str | Path) -> Volume:
     volume = read_volume(path)
     array = volume.array
     if not np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, np.rint(array)):
-        raise InputError(f"{path}: expected whole-number labels, found fractions; "
-                         f"resample the mask with nearest neighbours")
+        raise InputError(f"{path}: expected whole-number labels, found fractions "
+                         f"or NaN; resample the mask with nearest neighbours")
     found = np.flatnonzero(np.bincount(array.ravel())) if array.dtype == np.uint8 else np.unique(array)
     foreign = [int(label) for label in found if label != 0 and int(label) not in LABELS]
     if foreign:
