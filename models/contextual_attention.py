@@ -38,7 +38,7 @@ def sum_diagonals(scores: Tensor) -> Tensor:
 
 
 def fuse(scores: Tensor, rows: int, columns: int) -> Tensor:
-    """Favour matches whose neighbours match neighbours, along columns and along rows (section 3.1 of the source).
+    """Favour matches whose neighbours match too, along columns and along rows (section 3.1 of the source).
 
     Args:
         scores: (B, rows * columns, rows * columns), positions in row-major order.
@@ -86,7 +86,8 @@ class ContextualAttention(nn.Module):
         scores = fuse(match(patches, patches), rows, columns)                      # (B, N, N)
         weights = weigh(scores, touches_gap(shrink_gap(gap, gap.shape[2] // rows)), SOFTMAX_SCALE)
         copies = functional.unfold(features, 4, stride=2, padding=1)               # (B, 16C, N)
-        return functional.fold(copies @ weights.transpose(1, 2), features.shape[2:], 4, stride=2, padding=1) / 4
+        pasted = copies @ weights.transpose(1, 2)
+        return functional.fold(pasted, features.shape[2:], 4, stride=2, padding=1) / 4
 
 
 class GapAttention(nn.Module):
@@ -113,7 +114,7 @@ class GapAttention(nn.Module):
         Returns:
             (B, C, R, W), equal to `features` outside the gap's rows.
         """
-        batch, channels, rows, columns = features.shape
+        channels, rows, columns = features.shape[1:]
         factor = gap.shape[2] // rows
         small_gap = shrink_gap(gap, factor)                                        # (B, 1, R, W)
         asking = gap_rows(small_gap, GAP_ROWS // factor + 1)                       # (B, Q)

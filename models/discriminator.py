@@ -1,5 +1,7 @@
 """Patch discriminators and what they look at."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -19,7 +21,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = [in_channels, ndf, 2 * ndf, 4 * ndf, 8 * ndf]
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if index < 3 else 1
             layers += [spectral_norm(nn.Conv2d(before, after, 4, stride, padding=1)), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1)))
@@ -50,11 +52,11 @@ class Discriminators(nn.Module):
 
 
 def first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first occupied index and the one after the last, (B,) each; (0, 0) where none is: (B, N) bool."""
+    """Return the first occupied index of (B, N) and the one after the last, (B,) each; N and 0 if none."""
     index = torch.arange(occupied.shape[1], device=occupied.device)
     first = torch.where(occupied, index, occupied.shape[1]).amin(1)
     last = torch.where(occupied, index + 1, 0).amax(1)
-    return torch.minimum(first, last), last
+    return first, last
 
 
 def crop_to_box(images: Tensor, body: Tensor) -> Tensor:

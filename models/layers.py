@@ -41,13 +41,18 @@ class ResidualBlock(nn.Module):
             normalisation(channels), nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation),
             normalisation(channels), nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1))
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+            begin_at_zero(nn.Conv2d(channels, channels, 3, padding=1)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, channels, R, C) to the same shape."""
         return features + self.body(features)
+
+
+def begin_at_zero(layer: nn.Module) -> nn.Module:
+    """Set all parameters of a layer to zero and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def normalisation(channels: int) -> nn.GroupNorm:

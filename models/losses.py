@@ -1,4 +1,4 @@
-"""The objective's terms: callables of tensors, each with its source and its unit. Nothing here knows a network."""
+"""The objective's terms: callables of tensors, each with its source and unit. No network is known here."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ def gan_loss(logits: Tensor, is_real: bool) -> Tensor:
 def masked_l1(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """Return the absolute difference summed over a mask, per sample, in the publication's unit.
 
-    Weight 200 then means 12.5 times the sum of each sample (200 / 16, the published batch), whatever the batch.
+    Weight 200 then means 12.5 times the sum of each sample (200 / 16, the published batch), at any batch.
 
     Args:
         image, truth: (B, C, R, W).
@@ -47,7 +47,7 @@ def soft_dice(probability: Tensor, truth: Tensor) -> Tensor:
 
 
 def sobel_edges(mask: Tensor) -> Tensor:
-    """Return the strength of a soft mask's edges: (B, 1, R, C) -> the same; its border repeats the last pixel.
+    """Return the strength of a soft mask's edges: (B, 1, R, C) -> same. The border repeats the last pixel.
 
     Differentiable everywhere: an epsilon stands under the root.
     """
@@ -98,8 +98,8 @@ class ObjectiveWeights:
         The publication's L1 is a sum over thousands of pixels and outweighs the masks a hundredfold;
         here image, masks and height begin with gradients of like size.
         """
-        return cls(gan=0.02, l1=0.5, coarse_l1=0.25, body_dice=2.0, neighbours_dice=1.0,
-                   edge=20.0, height=4.0, coarse_height=4.0)
+        return cls(gan=0.02, l1=0.1, coarse_l1=0.05, body_dice=2.0, neighbours_dice=1.0,
+                   edge=20.0, height=10.0, coarse_height=10.0)
 
     @classmethod
     def for_generator(cls, kind: str) -> "ObjectiveWeights":

@@ -16,6 +16,9 @@ from models.layers import SpectralConv, as_plane
 from util.geometry import GAP_ROWS
 
 DILATIONS = (2, 4, 8, 16)
+ENCODER = ("conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 "
+           "conv7_atrous conv8_atrous conv9_atrous conv10_atrous")
+ATTENDING_ENCODER = "pmconv1 pmconv2_downsample pmconv3 pmconv4_downsample pmconv5 pmconv6"
 
 
 def enlarge(features: Tensor) -> Tensor:
@@ -69,9 +72,8 @@ class PublishedCoarse(nn.Module):
             masked_ct, gap, distance: (B, 1, R, C).
             attention: the attention map alone, or nothing where the network has none.
         """
-        features = apply_layers(self, "conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 conv7_atrous "
-                                "conv8_atrous conv9_atrous conv10_atrous",
-                                torch.cat([masked_ct, distance, gap], 1))          # (B, 4c, R/4, C/4)
+        features = torch.cat([masked_ct, distance, gap], 1)
+        features = apply_layers(self, ENCODER, features)                           # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
         features = enlarge(apply_layers(self, "conv11 conv12", features))
         half = [functional.interpolate(plane, scale_factor=0.5) for plane in attention]
@@ -113,9 +115,8 @@ class PublishedRefinement(nn.Module):
                 coarse_ct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return CT -1..1 and the body's probability, (B, 1, R, C) each, and height in mm, (B,)."""
         seen = torch.cat([masked_ct, neighbours, gap, distance], 1)                # (B, 4, R, C)
-        dilated = apply_layers(self, "conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 conv7_atrous "
-                               "conv8_atrous conv9_atrous conv10_atrous", seen)
-        copied = apply_layers(self, "pmconv1 pmconv2_downsample pmconv3 pmconv4_downsample pmconv5 pmconv6", seen)
+        dilated = apply_layers(self, ENCODER, seen)
+        copied = apply_layers(self, ATTENDING_ENCODER, seen)
         copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
         features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)

@@ -15,16 +15,18 @@ from torch.nn import functional
 from data.slice_input import SliceInput
 from models.contextual_attention import GapAttention
 from models.generator_output import GeneratorOutput
-from models.layers import ResidualBlock, as_plane, column_offset, normalisation, row_offset
+from models.layers import ResidualBlock, as_plane, begin_at_zero, column_offset, normalisation, row_offset
 from util.geometry import GAP_ROWS
 
 FOLD = 4                 # rows and columns of pixels that become channels
 OFFSET_SCALE_MM = 64.0   # positions enter the network as multiples of this
-EDGE_MM = 4.0            # the height plane runs from 1 inside to -1 outside within this distance of an endplate
+EDGE_MM = 4.0            # a drawn height runs from 1 to -1 within this distance of its endplates
 PLACES = 4               # channels that tell a position where it is
 NEIGHBOURS_SHARE = 0.1   # what untrained mask heads answer: the share of pixels that is body
 BODY_SHARE = 0.2         # within the gap
 TYPICAL_HEIGHT_MM = 24.0  # what an untrained height head answers
+LENGTH_SCALE_MM = 10.0   # lengths enter the head as multiples of this
+LENGTH_GAIN = 4.0        # how much faster than the rest of the network the head learns from lengths
 
 
 class HeightHead(nn.Module):
@@ -32,18 +34,21 @@ class HeightHead(nn.Module):
 
     Learned maps say where a body is; summed along a column they are lengths in mm, and a learned weight
     per column averages them. So the head adds up rows at full precision instead of guessing from means.
+    An untrained head answers 0, the logit of the typical height less itself.
     """
 
     def __init__(self, channels: int, deep_channels: int, maps: int = 8, hidden: int = 32) -> None:
         super().__init__()
-        self.maps = maps
         self.bodies = nn.Conv2d(channels, 2 * maps, 3, padding=1)
-        self.mixer = nn.Sequential(nn.Linear(maps + 2 * deep_channels, hidden), nn.SiLU(), nn.Linear(hidden, 1))
-        self.lengths = nn.Linear(maps, 1)
-        nn.init.zeros_(self.mixer[-1].weight)
+        self.mixer = nn.Sequential(nn.Linear(maps + 2 * deep_channels, hidden), nn.SiLU(),
+                                   begin_at_zero(nn.Linear(hidden, 1)))
+        self.lengths = begin_at_zero(nn.Linear(maps, 1))
+        set_bias(self.bodies, [logit(NEIGHBOURS_SHARE)] * maps + [0.0] * maps)
 
     def forward(self, features: Tensor, deep: Tensor) -> Tensor:
-        """Return the logit of height / 40 mm, (B,), in float32: bfloat16 would round lengths to 0.5 mm.
+        """Return the logit of height / 40 mm less that of the typical height, (B,).
+
+        In float32 always: bfloat16 would round lengths to 0.5 mm.
 
         Args:
             features: (B, channels, R / 4, C / 4).
@@ -56,9 +61,10 @@ class HeightHead(nn.Module):
         """Return the logit, (B,)."""
         presence, weight = self.bodies(features).chunk(2, 1)                       # (B, K, r, c) each
         columns = weight.mean(2).softmax(2)                                        # (B, K, c)
-        lengths = (presence.sigmoid().sum(2) * columns).sum(2) * FOLD / OFFSET_SCALE_MM    # (B, K)
+        lengths_mm = FOLD * (presence.sigmoid().sum(2) * columns).sum(2)           # (B, K)
+        lengths = (lengths_mm - TYPICAL_HEIGHT_MM) / LENGTH_SCALE_MM
         size = torch.cat([lengths, deep.mean((2, 3)), deep.amax((2, 3))], 1)
-        return (self.lengths(lengths) + self.mixer(size)).squeeze(1)
+        return (LENGTH_GAIN * self.lengths(lengths) + self.mixer(size)).squeeze(1)
 
 
 class StageNetwork(nn.Module):
@@ -106,13 +112,19 @@ class PixelHead(nn.Module):
     def __init__(self, channels: int, expected_share: float) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, 2 * FOLD**2, 3, padding=1)
-        nn.init.zeros_(self.conv.bias)
-        nn.init.constant_(self.conv.bias[FOLD**2:], logit(expected_share))
+        set_bias(self.conv, [0.0] * FOLD**2 + [logit(expected_share)] * FOLD**2)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, channels, R/4, C/4) to two images, (B, 1, R, C) each."""
         ct, mask = functional.pixel_shuffle(self.conv(features), FOLD).chunk(2, 1)
         return ct, mask
+
+
+def set_bias(conv: nn.Conv2d, values: list[float]) -> None:
+    """Begin a convolution's bias at these values, one per output channel."""
+    assert conv.bias is not None
+    with torch.no_grad():
+        conv.bias.copy_(torch.tensor(values))
 
 
 def logit(share: float) -> float:
@@ -172,7 +184,8 @@ class ResidualGenerator(nn.Module):
         coarse_height_mm = GAP_ROWS * height_logit.sigmoid()
         filled = torch.lerp(seen.masked_ct, coarse_ct.to(seen.gap.dtype), seen.gap)
         drawn = height_rows(coarse_height_mm, seen.gap)
-        features, deep = self.fine(torch.cat([fold([filled, neighbours]), drawn, where, features], 1), seen.gap)
+        given = [fold([filled, neighbours]), drawn, where, features]
+        features, deep = self.fine(torch.cat(given, 1), seen.gap)
         ct, body = self.fine_images(features)
         height_mm = GAP_ROWS * (height_logit + self.fine_height(features, deep)).sigmoid()
         return GeneratorOutput(coarse_ct, neighbours, coarse_height_mm, coarse_ct + ct,

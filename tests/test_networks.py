@@ -75,7 +75,7 @@ def test_output_shapes_and_ranges(kind: str, columns: int) -> None:
     for image in (output.coarse_ct, output.coarse_neighbours, output.ct, output.body):
         assert image.shape == (1, 1, 256, columns)
     for mask in (output.coarse_neighbours, output.body):
-        assert 0 <= mask.detach().amin() and mask.detach().amax() <= 1
+        assert mask.detach().amin() >= 0 and mask.detach().amax() <= 1
     for height_mm in (output.coarse_height_mm, output.height_mm):
         assert height_mm.shape == (1,)
         assert 0 < height_mm.item() < GAP_ROWS
@@ -93,14 +93,16 @@ def test_attention_map_reaches_the_result(kind: str) -> None:
     generator = wake(build_generator(kind, ngf=4))
     seen = painted_input(1)
     with torch.no_grad():
-        assert not torch.equal(generator(seen).ct, generator(seen._replace(attention=0 * seen.attention)).ct)
+        without = generator(seen._replace(attention=0 * seen.attention))
+        assert not torch.equal(generator(seen).ct, without.ct)
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_every_parameter_learns(kind: str) -> None:
     generator = wake(build_generator(kind, ngf=4)).train()
     sum(field.square().sum() for field in generator(painted_input(2))).backward()
-    still = [name for name, value in generator.named_parameters() if value.grad is None or not value.grad.any()]
+    gradients = {name: parameter.grad for name, parameter in generator.named_parameters()}
+    still = [name for name, grad in gradients.items() if grad is None or not grad.any()]
     assert still == []
 
 
@@ -112,7 +114,7 @@ def test_residual_refinement_sees_the_coarse_stage() -> None:
 
 
 def test_unknown_generator_names_the_flag() -> None:
-    with pytest.raises(InputError, match="--netG.*residual.*'unet'"):
+    with pytest.raises(InputError, match=r"--netG.*residual.*'unet'"):
         build_generator("unet")
 
 
@@ -127,7 +129,6 @@ def test_height_rows_draw_the_height() -> None:
     folded = height_rows(torch.tensor([20.0]), gap)                      # (1, 4, 24, 8)
     rows = folded[0, :, :, 0].T.flatten()                                # back to 96 rows
     assert int((rows > 0).sum()) == 20
-    assert torch.equal(rows.nonzero().flatten()[rows.nonzero().flatten().argsort()], rows.nonzero().flatten())
     assert (rows[38:58] > 0).all()
 
 
