@@ -32,7 +32,7 @@ STEPS: tuple[tuple[str, str], ...] = (
      "--lr 1e-3"),
     ("Synthesize healthy vertebrae with the shipped weights",
      f"eval_3d_sagittal_twostage.py --checkpoint {WEIGHTS}_sagittal.safetensors "
-     f"--checkpoint_coronal {WEIGHTS}_coronal.safetensors"),
+     f"--checkpoint_coronal {WEIGHTS}_coronal.safetensors --jobs 2"),
     ("Measure the relative height loss", "evaluation/RHLV_quantification.py --jobs 2 --trained_on none"),
     ("Grade by a support vector machine", "evaluation/SVM_grading.py"),
     ("Compare healthy vertebrae with their synthesis", "evaluation/generation_eval_sagittal.py"),
