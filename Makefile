@@ -30,9 +30,10 @@ test: $(INSTALLED)  ## the test suite
 lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check . && $(BIN)/mypy .
 
+# Older pips take the first variable for builds, newer ones the second.
 visdom: $(INSTALLED)  ## add the live training view
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --build-constraint requirements-visdom-build.txt -r requirements-visdom.txt
+	@PIP_CONSTRAINT=requirements-visdom-build.txt PIP_BUILD_CONSTRAINT=requirements-visdom-build.txt \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-visdom.txt
 
 clean:  ## remove the environment and caches, never data or results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
