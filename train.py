@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     schedule = Schedule.of(options, len(slices.train))
     print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
           f"{schedule.steps} steps on {device}")
+    run = RunState(run_folder(options), options, model, slices.train.cases)
+    if options.continue_train:
+        run.check_same_run()
     if options.dry_run:
         return slices.status
-    run = RunState(run_folder(options), options, model, slices.train.cases)
     run.begin(settings)
     results = TrainingResults(run, settings, schedule.steps)
     with StopRequest() as stop:

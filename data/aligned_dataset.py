@@ -113,7 +113,7 @@ def _read_heatmap(path: Path, ct: Volume, ct_path: Path) -> np.ndarray:
     """Read a heatmap as uint8, 255 being the strongest evidence."""
     if not path.is_file():
         raise InputError(f"{path}: expected a heatmap, found none; run: {MAKE_HEATMAPS}, "
-                         f"or do without by --attention none")
+                         f"or train a generator without by --attention none")
     heat = read_volume(path).array
     if heat.shape != ct.array.shape:
         raise InputError(f"{path}: expected the shape of {ct_path} {ct.array.shape}, found {heat.shape}; "

@@ -111,7 +111,11 @@ def is_complete(case: str, folders: Folders, figures: bool) -> bool:
         return False
     if record.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         return False
-    if read_json(record)["reason"] or not figures:
+    try:
+        undefined = bool(read_json(record)["reason"])
+    except (InputError, KeyError, TypeError):
+        return False  # no record of ours: measured anew
+    if undefined or not figures:
         return True
     return folders.map_picture(case).is_file() and folders.curve_picture(case).is_file()
 

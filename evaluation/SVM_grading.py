@@ -21,7 +21,7 @@ from evaluation.grading_table import (
     read_tables,
     write_predictions,
 )
-from util.cli import run_script, whole_number
+from util.cli import number_from, run_script, whole_number
 from util.errors import InputError
 from util.paths import make_folder, read_json, write_json
 from util.vertebrae import SPLITS
@@ -202,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--fit_splits", nargs="+", choices=SPLITS, default=["train", "test"], help="splits to fit on")
     add("--holdout", choices=SPLITS, default="val", help="split that only the final result reads")
     add("--folds", type=whole_number(2), default=5, help="folds of the cross-validation, by patient")
-    add("--penalty", type=float, default=1.0, help="C of the SVM: weight of violated margins")
+    add("--penalty", type=number_from(1e-6), default=1.0, help="C of the SVM: weight of violated margins")
     add("--resamples", type=whole_number(1), default=1000, help="draws of patients for each 95 %% interval")
     add("--seed", type=whole_number(0), default=0, help="of folds and resampling")
     add("--apply", type=Path, help="grade with this saved model.json instead of fitting")

@@ -27,21 +27,29 @@ def read_tables(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
     Raises:
         InputError: a file or a column is missing, or a case is there twice.
     """
-    table, names = _read_table(paths[0]), list(FEATURES)
+    table, names = read_table(paths[0]), list(FEATURES)
     for number, path in enumerate(paths[1:], 2):
         renamed = {feature: f"{feature}_{number}" for feature in FEATURES}
-        other = _read_table(path)[["case", *FEATURES]].rename(columns=renamed)
+        other = read_table(path)[["case", *FEATURES]].rename(columns=renamed)
         table = table.merge(other, on="case", how="left")
         names += renamed.values()
-    return table, names
+    return table.astype({"rule_grade": "Int64"}) if "rule_grade" in table else table, names
 
 
-def _read_table(path: Path) -> "pd.DataFrame":
-    """Read and check one RHLV table."""
+def read_table(path: Path, text_columns: Sequence[str] = ("case", "patient")) -> "pd.DataFrame":
+    """Read and check one RHLV table.
+
+    Args:
+        path: of the CSV file.
+        text_columns: read as text, whatever they hold.
+
+    Raises:
+        InputError: the file or a column is missing, or a case is there twice.
+    """
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype={"case": str, "patient": str})
+        table = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a table of RHLV_quantification.py, found '{error}'; "
                          f"run RHLV_quantification.py first") from error
@@ -52,7 +60,7 @@ def _read_table(path: Path) -> "pd.DataFrame":
     twice = table["case"][table["case"].duplicated()].unique()
     if len(twice):
         raise InputError(f"{path}: expected each case once, found {', '.join(twice[:5])} twice; remove one")
-    return table.astype({"rule_grade": "Int64"}) if "rule_grade" in table else table
+    return table
 
 
 def check_gradable(table: "pd.DataFrame", path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TITLE = "Pseudo-healthy vertebrae and height loss"
 SLICES_CAPTION = "Mid-sagittal slice: original (left) and synthetic (right), bodies outlined"
-TEXT_COLUMNS = dict.fromkeys(("case", "patient", "kind", "reason"), str)
+TEXT_COLUMNS = ("case", "patient", "kind", "reason")
 GRADING = Path("grading", "metrics.json")
 GENERATION = Path("generation", "generation.json")
 
@@ -83,12 +83,12 @@ def has_pictures(case: str, sources: Sources) -> bool:
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
     """Return the rows of the RHLV table, largest loss first, undefined last; none without a table."""
-    import pandas as pd
+    from evaluation.grading_table import read_table
 
     path = output / "RHLV" / "rhlv.csv"
     if not path.is_file():
         return []
-    table = pd.read_csv(path, dtype=TEXT_COLUMNS).fillna({"reason": "", "kind": ""})
+    table = read_table(path, TEXT_COLUMNS).fillna({"reason": "", "kind": ""})
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]  # its keys are text
     return sorted(rows, key=_largest_loss, reverse=True)
 
@@ -106,9 +106,13 @@ def read_predictions(output: Path) -> dict[str, tuple[str, str]]:
     path = output / "grading" / "predictions.csv"
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, dtype=str).dropna(subset=["predicted"])
-    return {case: (predicted, judged_in) for case, predicted, judged_in
-            in zip(table["case"], table["predicted"], table["judged_in"].fillna(""), strict=True)}
+    try:
+        table = pd.read_csv(path, dtype=str).dropna(subset=["predicted"])
+        return {case: (predicted, judged_in) for case, predicted, judged_in
+                in zip(table["case"], table["predicted"], table["judged_in"].fillna(""), strict=True)}
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected the grades of SVM_grading.py, found another table ({error}); "
+                         f"run SVM_grading.py again") from error
 
 
 def vertebra_entries(rows: Sequence[dict[str, Any]], sources: Sources) -> "list[VertebraEntry]":

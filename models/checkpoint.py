@@ -58,8 +58,13 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if KIND not in metadata:
         raise InputError(f"{path}: expected a generator of {TRAIN}, found another network's weights; "
                          f"choose best_generator.safetensors of a run")
-    description = json.loads(metadata[KIND])
-    return description["arguments"], description["settings"] | {"training": description["training"]}
+    try:
+        description = json.loads(metadata[KIND])
+        settings = {name: description["settings"][name] for name in SETTINGS}
+        return description["arguments"], settings | {"training": description["training"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the description of a generator, found a damaged one; "
+                         f"choose another generator of {TRAIN}") from error
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -71,10 +76,10 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
     from safetensors.torch import load_file
 
     arguments, settings = read_settings(path)
-    generator = build_generator(**arguments)
     try:
+        generator = build_generator(**arguments)
         generator.load_state_dict(load_file(path))
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:  # arguments or weights by other names
         raise InputError(f"{path}: expected weights of a generator {arguments}, found others; "
                          f"train again with this version of the software") from error
     return generator.to(device).eval().requires_grad_(False), settings

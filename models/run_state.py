@@ -18,6 +18,8 @@ from util.paths import make_folder, read_json, write_json
 KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "batch_size",
         "seed")
 
+STATE = ("step", "best_score", "best_step", "metrics", "cases", "random", "model")  # what `save` keeps
+
 
 def check_writable(folder: Path) -> None:
     """Check, without writing, that a folder is there to be written or can be made.
@@ -50,7 +52,7 @@ class RunState:
             InputError: there is nothing to go on with, or it was made with other flags.
         """
         if self.options.continue_train:
-            self._check_same_run()
+            self.check_same_run()
             self._restore(load_state(self.folder / "latest_state.pt"))
         elif (self.folder / "options.json").exists():
             names = (self.folder.with_name(f"{self.folder.name}.{number}") for number in count(1))
@@ -82,14 +84,21 @@ class RunState:
                                 "metrics": json_numbers(self.metrics)}
         save_generator(self.folder / name, self.model.networks["generator"], settings)
 
-    def _check_same_run(self) -> None:
-        """Compare the flags with those of the run."""
+    def check_same_run(self) -> None:
+        """Compare the flags with those of the run to go on with.
+
+        Raises:
+            InputError: there is no run, or it was made with other flags.
+        """
         path = self.folder / "options.json"
         if not path.is_file():
             raise InputError(f"--continue_train: expected a run in {self.folder}, found none; check --name "
                              f"and --checkpoints_dir, or start without --continue_train")
         before = read_json(path)
-        changed = [f"--{flag} {before[flag]} (now {getattr(self.options, flag)})" for flag in KEPT
+        if not isinstance(before, dict):
+            raise InputError(f"{path}: expected the flags of a run, found {type(before).__name__}; "
+                             f"start without --continue_train")
+        changed = [f"--{flag} {before.get(flag)} (now {getattr(self.options, flag)})" for flag in KEPT
                    if before.get(flag) != getattr(self.options, flag)]
         if changed:
             raise InputError(f"--continue_train: expected the flags of the run in {self.folder}, found other "
@@ -97,6 +106,10 @@ class RunState:
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Undo `save`."""
+        lacking = [key for key in STATE if key not in state]
+        if lacking:
+            raise InputError(f"--continue_train: expected the state of a run in {self.folder}, found a file "
+                             f"without {', '.join(lacking)}; start without --continue_train")
         if set(state["model"]["networks"]) != set(self.model.networks):
             raise InputError("--continue_train: expected the same networks, found --lambda_gan switched "
                              "between 0 and another weight; repeat the flags of the run")

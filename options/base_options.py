@@ -68,7 +68,7 @@ class BaseOptions:
         """
         if args.gpu_ids is not None:
             args.device = device_of(args.gpu_ids)
-        if not args.name or Path(args.name).name != args.name:
+        if args.name in ("", "..") or Path(args.name).name != args.name:
             raise InputError(f"--name '{args.name}': expected a plain folder name, found a path; "
                              f"use --checkpoints_dir for the folder around it")
         paths = read_cohort(args.cohort).paths

@@ -64,7 +64,7 @@ class TrainOptions(BaseOptions):
             help="end after so many steps if the epochs do not end sooner; the schedule shrinks with them: "
             "the rate falls over the same share of the steps")
         add("--lr", type=number_from(0.0), default=2e-4, help="learning rate of Adam")
-        add("--beta1", type=number_from(0.0), default=0.5, help="momentum of Adam")
+        add("--beta1", type=number_from(0.0, below=1.0), default=0.5, help="momentum of Adam")
         add("--seed", type=whole_number(0), default=0, help="of weights, order, slices and contexts")
         add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
         add("--stop_after", type=whole_number(1),

@@ -1,11 +1,14 @@
 """What every script shares: flags of a stage, and how a user's mistake is reported."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from util.errors import InputError
+
+MOST = 2**31 - 1  # seeds beyond it are refused by one library or another
 
 
 class Main(Protocol):
@@ -27,7 +30,7 @@ def run_script(main: Main) -> int:
 
 
 def whole_number(minimum: int) -> Callable[[str], int]:
-    """Return an argparse type for a whole number of at least `minimum`."""
+    """Return an argparse type for a whole number of at least `minimum` that every library takes."""
 
     def parse(text: str) -> int:
         try:
@@ -36,21 +39,24 @@ def whole_number(minimum: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"expected a whole number, found '{text}'") from error
         if value < minimum:
             raise argparse.ArgumentTypeError(f"expected at least {minimum}, found {value}")
+        if value > MOST:
+            raise argparse.ArgumentTypeError(f"expected at most {MOST}, found {value}")
         return value
 
     return parse
 
 
-def number_from(minimum: float) -> Callable[[str], float]:
-    """Return an argparse type for a finite number of at least `minimum`."""
+def number_from(minimum: float, below: float = math.inf) -> Callable[[str], float]:
+    """Return an argparse type for a finite number of at least `minimum` and below a limit."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"expected a number, found '{text}'") from error
-        if not minimum <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a finite number of at least {minimum}, found {text}")
+        if not minimum <= value < below:  # written so that NaN fails too
+            limit = "a finite number" if below == math.inf else f"a number below {below:g} and"
+            raise argparse.ArgumentTypeError(f"expected {limit} of at least {minimum:g}, found {text}")
         return value
 
     return parse
