@@ -8,7 +8,8 @@ from util.paths import atomic_path
 from util.run_log import curve
 
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
-img { max-width: 100% } .slices { image-rendering: pixelated } table { border-collapse: collapse; margin: 1rem 0 }
+img { max-width: 100% } .slices { image-rendering: pixelated }
+table { border-collapse: collapse; margin: 1rem 0 }
 td, th { border-bottom: 1px solid #ccc; padding: .2rem .8rem; text-align: right } th { font-weight: 600 }
 pre { background: #f4f4f4; padding: 1rem; overflow-x: auto } .small { color: #555 }"""
 METRICS = {"psnr": "PSNR in the band, dB", "ssim": "SSIM in the band", "body_dice": "Dice, body",
