@@ -1,10 +1,10 @@
 """How good the synthesis is where the truth is known: healthy vertebrae against themselves.
 
 Compares `<output>/CT_fake/` and `label_fake/` with the straightened originals on vertebrae of grade 0. Image
-measures are taken inside the restored band: the rows that the original or the synthetic body occupies, in the
-sagittal slices of the original body, in columns that the scan covers. Masks are the target's own connected
-bodies. Writes `<output>/generation/generation.csv` (per case) and `generation.json` (means with 95 %
-intervals from resampling patients), and prints the means.
+measures are taken inside the restored band: the rows that the original or the synthetic body occupies, within
+the original body's axial outline, where every voxel is drawn and none is copied. Masks are the target's own
+connected bodies. Writes `<output>/generation/generation.csv` (per case) and `generation.json` (means with
+95 % intervals from resampling patients), and prints the means.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def compare(original_ct: np.ndarray, original_body: np.ndarray, synthetic_ct: np
     Returns:
         The measures, both heights in mm, and why a height is undefined (else empty). Undefined is NaN.
     """
-    band = restored_band(original_ct, original_body, synthetic_body)
+    band = restored_band(original_body, synthetic_body)
     original_mm, original_reason = body_height_mm(original_body, row_mm)
     synthetic_mm, synthetic_reason = body_height_mm(synthetic_body, row_mm)
     volume = relative_volume_difference(synthetic_body, original_body)
@@ -85,11 +85,10 @@ def compare(original_ct: np.ndarray, original_body: np.ndarray, synthetic_ct: np
     }
 
 
-def restored_band(original_ct: np.ndarray, original_body: np.ndarray,
-                  synthetic_body: np.ndarray) -> np.ndarray:
+def restored_band(original_body: np.ndarray, synthetic_body: np.ndarray) -> np.ndarray:
     """Return where images are compared, see the top of the file: a boolean volume."""
     rows = (original_body | synthetic_body).any(axis=(1, 2))
-    return rows[:, None, None] & original_ct.any(axis=0) & original_body.any(axis=(0, 1))
+    return rows[:, None, None] & original_body.any(axis=0)
 
 
 def body_height_mm(body: np.ndarray, row_mm: float) -> tuple[float, str]:

@@ -13,9 +13,8 @@ from data.aligned_dataset import CENTRAL_FRACTION, SLICE_AXIS, body_slices
 from data.slice_input import RawSlices, SliceInput, build_slice_input, inference_context
 from util.geometry import GAP_ROWS, gap_top, row_extent
 
-BODY_MARGIN = 1    # slices by which a restored body may be wider than the one that was there
-FADE_MM = 4        # within this distance of the bodies' outline the drawn CT gives way to what lay there
-MARGIN_SLICES = BODY_MARGIN + FADE_MM - 1  # drawn beyond the body's ends
+FADE_MM = 4                  # from the body's outline outwards, the drawn CT gives way to what lay there
+MARGIN_SLICES = FADE_MM - 1  # drawn beyond the body's ends
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class PlaneFrame(NamedTuple):
     """What one plane's generator drew in the rows of the gap (G = 40)."""
 
     ct: Tensor          # (G, C, Z) float32 -1..1; 0 in slices that were not drawn
-    body: Tensor        # (G, C, Z) float32 probability; 0 beyond the body's own slices and one on either side
+    body: Tensor        # (G, C, Z) float32 probability; 0 likewise
     heights_mm: Tensor  # (S,) predicted height of each slice of the body's central 4/5, where training draws
 
 
@@ -74,12 +73,23 @@ def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int)
     offset = (index - (first + end - 1) / 2) / half_length                          # (S,) -1..1 in the body
     raw = _raw_slices(scan, body, model.plane, index, offset.clamp(-1.0, 1.0))
     ct, probability, heights_mm = _run(model, raw, batch_slices)
-    probability[(index < first - BODY_MARGIN) | (index >= end + BODY_MARGIN)] = 0.0
+    rim = offset.abs() > CENTRAL_FRACTION
+    probability[rim] *= _outline(body, model.plane, index[rim])
     return PlaneFrame(
         _lay_out(ct, index, count, model.plane),
         _lay_out(probability, index, count, model.plane),
-        heights_mm[offset.abs() <= CENTRAL_FRACTION],
+        heights_mm[~rim],
     )
+
+
+def _outline(body: np.ndarray, plane: str, index: Tensor) -> Tensor:
+    """Return the columns of slices (S, 1, W) in which the original body has any voxel, 1 or 0.
+
+    Training ends at the body's central 4/5. Further out, where bodies round off, the generator is no judge of
+    their width and depth; a fracture changes these little, so there the original's outline is kept.
+    """
+    slices = np.moveaxis(body, SLICE_AXIS[plane], 0)[index.numpy()]                 # (S, R, W)
+    return torch.from_numpy(slices.any(axis=1, keepdims=True)).float()
 
 
 def _raw_slices(scan: Scan, body: np.ndarray, plane: str, index: Tensor, distance: Tensor) -> RawSlices:

@@ -8,13 +8,14 @@ import numpy as np
 from straighten.curve import Curve
 from straighten.curve_fit import curve_through
 from straighten.endplates import endplate_axis
-from straighten.sampling import grid_mm, sample_label, voxel_coordinates
+from straighten.sampling import grid_mm, sample_label
 from straighten.vertebral_body import extract_body
 from util.vertebrae import ANATOMICAL_ORDER
 from util.volume import Volume
 
 WINDOW_ROWS = 50           # on either side of a body's centre; a body is at most 45 high, and may be tilted
-BORDER_FACE_MM2 = 20       # of a body in the scan's border planes from which on it counts as cut off
+BORDER_FACE_MM2 = 20       # of a body in one of the scan's border planes from which on it counts as cut off
+BORDER_REACH_MM = 2        # smoothing draws a cut surface in
 CENTRE_TOLERANCE_MM = 3.0  # a curve further from a body than this is drawn anew
 MINIMUM_BODY_MM3 = 1000
 UPRIGHT_ROUNDS = 3         # in which the outermost bodies turn; a fourth turns none by 2 degrees
@@ -118,10 +119,23 @@ def mask_centroids(mask: Volume, boxes: Boxes, labels: Iterable[int]) -> dict[in
     return centroids
 
 
-def is_cut_off(body: Body, curve: Curve, mask: Volume) -> bool:
-    """Tell whether a body runs into the border of the scan."""
-    coordinates = voxel_coordinates(curve, body.rows, mask.affine)[:, body.voxels]
-    last = np.array(mask.array.shape)[:, None] - 1
-    near = 0.5 / mask.spacing_mm[:, None] + 0.01  # of samples 1 mm apart one lies this close to any plane
-    at_border = (coordinates < near) | (coordinates > last - near)
-    return bool((at_border.sum(axis=1) >= BORDER_FACE_MM2).any())
+def is_cut_off(label: int, body: Body, curve: Curve, mask: Volume) -> bool:
+    """Tell whether a body (not merely its arch) runs into the border of the scan."""
+    from scipy.ndimage import binary_dilation
+
+    near = binary_dilation(body.voxels, iterations=BORDER_REACH_MM)
+    posterior, left = grid_mm()
+    origin = np.array([body.rows.start, posterior[0], left[0]])
+    for axis, last in enumerate(mask.array.shape):
+        face_mm2 = float(np.prod(np.delete(mask.spacing_mm, axis)))
+        for plane in (0, last - 1):
+            voxels = np.argwhere(np.take(mask.array, [plane], axis=axis) == label)
+            if len(voxels) * face_mm2 < BORDER_FACE_MM2:
+                continue
+            voxels[:, axis] = plane
+            points = curve.from_world(voxels @ mask.affine[:3, :3].T + mask.affine[:3, 3])
+            index = np.rint(points - origin).astype(int)
+            index = index[((index >= 0) & (index < near.shape)).all(axis=1)]
+            if near[tuple(index.T)].sum() * face_mm2 >= BORDER_FACE_MM2:
+                return True
+    return False

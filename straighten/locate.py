@@ -52,7 +52,7 @@ def _cut_off(mask: Volume, curve: Curve, bodies: dict[int, Body]) -> dict[int, s
     reasons = {}
     for label, body in bodies.items():
         beside = [bodies[other].volume_mm3 for other in neighbours(label, bodies) if other is not None]
-        if is_cut_off(body, curve, mask):
+        if is_cut_off(label, body, curve, mask):
             reasons[label] = "cut off by the scan's border"
         elif beside and body.volume_mm3 < LEAST_SHARE_OF_NEIGHBOUR * max(beside):
             reasons[label] = f"{body.volume_mm3 / max(beside):.0%} of its neighbour's volume"

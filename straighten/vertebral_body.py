@@ -17,6 +17,8 @@ CORE_DEPTH_MM = 8          # columns before the core whose sides no process hide
 WALL_SLOPE = 0.6           # of the posterior wall in the vertebra's frame, at most
 VISIBLE_QUANTILE = 0.4     # the rows beside a pedicle flare into it
 LEAST_VISIBLE_ROWS = 3
+SPIKE_MM = 5               # thinner than this and
+SPIKE_REACH_MM = 2         # reaching further than this from the rest is no body
 ENDPLATE_STEP_MM = 3.0     # a waist is shallower
 WALL_BULGE_MM = 3.0        # of the wall beside the canal against the wall before it, at most
 CORNER_SLOPE = 1.5
@@ -50,7 +52,7 @@ def _body_at(vertebra: np.ndarray, core: tuple[int, int]) -> np.ndarray:
     whole = _component_at(vertebra, core)
     body = _component_at(_cut_behind(whole, core), core)
     body = _component_at(_cut_beside(body, core), core)
-    return _component_at(_cut_wide(_give_back_scraps(whole, body)), core)
+    return _component_at(_without_spikes(_cut_wide(_give_back_scraps(whole, body))), core)
 
 
 def find_core(vertebra: np.ndarray) -> tuple[int, int] | None:
@@ -233,3 +235,16 @@ def _cut_wide(body: np.ndarray) -> np.ndarray:
     depth = body.any(axis=0).sum(axis=0)                                   # (slices,) columns
     middle = float(np.average(np.arange(depth.size), weights=depth))
     return body & (np.abs(np.arange(depth.size) - middle) <= 0.5 * WIDEST_BODY_MM)
+
+
+def _without_spikes(body: np.ndarray) -> np.ndarray:
+    """Return a body without what is thin in axial slices and sticks out: stumps of articular processes.
+
+    Slice by slice, so that a collapsed body stays, however low it is.
+    """
+    import cv2
+    from scipy.ndimage import binary_dilation
+
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (SPIKE_MM, SPIKE_MM))
+    thick = np.stack([cv2.morphologyEx(rows, cv2.MORPH_OPEN, disc) for rows in body.astype(np.uint8)])
+    return body & binary_dilation(thick, iterations=SPIKE_REACH_MM)

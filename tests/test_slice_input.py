@@ -82,7 +82,8 @@ def test_truth_composed_at_the_true_height_is_the_image():
     context = inference_context(2)
     truth = build_slice_truth(raw, context, context)
     empty = raw.body.float() * 0
-    assert torch.equal(compose(empty, truth.body, raw.top, raw.bottom, raw.bottom - raw.top), raw.body.float())
+    composed = compose(empty, truth.body, raw.top, raw.bottom, raw.bottom - raw.top)
+    assert torch.equal(composed, raw.body.float())
     assert truth.height_mm.tolist() == [25, 29]
     assert not (truth.body * truth.neighbours).any()
 
