@@ -18,20 +18,7 @@ if TYPE_CHECKING:
 
 KIND = "fracture_classifier"
 OWN_CHECKPOINT = Path("checkpoints/classifier/best.safetensors")
-SHIPPED_CHECKPOINT = Path(__file__).resolve().parent.parent / "weights" / "phantom_classifier.safetensors"
 REMEDY = "make one with: python Attention/train_classifier.py"
-
-
-def default_checkpoint() -> Path:
-    """The user's own classifier where there is one, else the one shipped for the phantom.
-
-    Raises:
-        InputError: there is neither.
-    """
-    for path in (OWN_CHECKPOINT, SHIPPED_CHECKPOINT):
-        if path.is_file():
-            return path
-    raise InputError(f"{OWN_CHECKPOINT}: expected a fracture classifier, found no file; {REMEDY}")
 
 
 def read_description(path: Path) -> dict[str, Any]:

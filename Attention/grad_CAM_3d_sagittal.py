@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from Attention.checkpoint import OWN_CHECKPOINT
 from util.cli import add_stage_arguments, run_script, whole_number
 
 
@@ -37,8 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         type=Path,
-        help="classifier; without it checkpoints/classifier/best.safetensors, "
-        "else the one that the repository ships for its phantom",
+        default=OWN_CHECKPOINT,
+        help="classifier, as Attention/train_classifier.py makes it; for phantoms "
+        "weights/phantom_classifier.safetensors",
     )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     add("--batch_slices", type=whole_number(1), default=64, help="slices per pass; a body has 25 to 60")
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script; returns its exit status."""
     args = build_parser().parse_args(argv)
 
-    from Attention.checkpoint import default_checkpoint, read_description
+    from Attention.checkpoint import read_description
     from Attention.device import choose_device
     from util.paths import heatmap_path, make_folder
     from util.stage import run_stage
@@ -83,9 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.device == "cuda":
         choose_device(args.device)  # said once here, not for every case
-    checkpoint = args.checkpoint or default_checkpoint()
-    description = read_description(checkpoint)
-    print(f"classifier: {checkpoint} {json.dumps(description['settings'])}")
+    description = read_description(args.checkpoint)
+    print(f"classifier: {args.checkpoint} {json.dumps(description['settings'])}")
     cohort = read_cohort(args.cohort)
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     out = make_folder(args.out or cohort.paths.get("heatmap", "Attention/heatmap"))
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_heatmap,
         dataroot=dataroot,
         out=out,
-        checkpoint=checkpoint,
+        checkpoint=args.checkpoint,
         device=args.device,
         batch_slices=args.batch_slices,
     )

@@ -72,11 +72,14 @@ def overfit(model: "Pix2PixModel", raw: "RawSlices", options: Namespace) -> list
     import torch
 
     from data.slice_input import RawSlices, draw_training_context
+    from models.schedule import Schedule
 
     chance = torch.Generator().manual_seed(options.seed)
+    schedule = Schedule(options.steps, options.steps // 2, 1, options.lr)  # the rate falls in the second half
     rows, seconds = [measure(model.generator, raw) | {"step": 0, "seconds": 0.0}], 0.0
     for step in range(1, options.steps + 1):
         begun = time.perf_counter()
+        model.set_learning_rate(schedule.learning_rate(step - 1))
         chosen = torch.randperm(len(raw.ct), generator=chance)[:options.batch_size]
         model.set_input(RawSlices(*(values[chosen] for values in raw)),
                         *draw_training_context(len(chosen), chance))
@@ -194,7 +197,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = read_cohort_slices(options).train
     raw = store.gather(fixed_draw(store, options.slices))
     model = create_model(options, "cpu")
-    model.set_learning_rate(options.lr)
     copied = copied_psnr(raw)
     print(f"{options.slices} slices; {model.summary()}; copying the neighbour's rows: {copied:.2f} dB")
     curve = overfit(model, raw, options)

@@ -19,6 +19,7 @@ TERMS = {
     "height": "relative height error, refinement (SHRM)",
     "coarse_height": "relative height error, coarse stage",
 }
+LEARNING_RATES = {"residual": 1e-3, "published": 2e-4}  # by --netG; the publication's, and five times that
 
 
 class TrainOptions(BaseOptions):
@@ -63,7 +64,8 @@ class TrainOptions(BaseOptions):
         add("--max_steps", type=whole_number(1),
             help="end after so many steps if the epochs do not end sooner; the schedule shrinks with them: "
             "the rate falls over the same share of the steps")
-        add("--lr", type=number_from(0.0), default=2e-4, help="learning rate of Adam")
+        add("--lr", type=number_from(0.0), help="learning rate of Adam; without it "
+            + ", ".join(f"{rate:g} for {kind}" for kind, rate in LEARNING_RATES.items()))
         add("--beta1", type=number_from(0.0, below=1.0), default=0.5, help="momentum of Adam")
         add("--seed", type=whole_number(0), default=0, help="of weights, order, slices and contexts")
         add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
@@ -86,12 +88,14 @@ class TrainOptions(BaseOptions):
         add("--display_port", type=whole_number(1), default=8097, help="port of the visdom server")
 
     def check(self, args: Namespace) -> None:
-        """Refuse a wrong direction and columns that the networks cannot halve often enough.
+        """Refuse a wrong direction and columns that the networks cannot halve often enough; settle --lr.
 
         Raises:
             InputError: as said.
         """
         super().check(args)
+        if args.lr is None:
+            args.lr = LEARNING_RATES[args.netG]
         if args.direction == "AtoB":
             raise InputError("--direction AtoB: expected BtoA, found the inverse task, which would learn to "
                              "erase healthy vertebrae instead of restoring them; use --direction BtoA")

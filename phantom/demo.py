@@ -28,8 +28,7 @@ STEPS: tuple[tuple[str, str], ...] = (
     ("Map the evidence of fracture, with the shipped classifier",
      f"Attention/grad_CAM_3d_sagittal.py --checkpoint {WEIGHTS}_classifier.safetensors --jobs 2"),
     ("Train for a moment, to see it learn",
-     f"train.py --name demo --max_steps {TRAINING_STEPS} --val_freq 50 --batch_size 4 --ngf 8 --ndf 8 "
-     "--lr 1e-3"),
+     f"train.py --name demo --max_steps {TRAINING_STEPS} --val_freq 50 --batch_size 4 --ngf 8 --ndf 8"),
     ("Synthesize healthy vertebrae with the shipped weights",
      f"eval_3d_sagittal_twostage.py --checkpoint {WEIGHTS}_sagittal.safetensors "
      f"--checkpoint_coronal {WEIGHTS}_coronal.safetensors --jobs 2"),

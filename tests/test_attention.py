@@ -341,12 +341,10 @@ def test_missing_checkpoint_names_the_command(tmp_path: Path) -> None:
         heatmap_script.main(["--checkpoint", str(tmp_path / "none.safetensors")])
 
 
-def test_neither_own_nor_shipped_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from Attention import checkpoint
-
+def test_no_checkpoint_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights that are shipped for the phantom never step in unasked."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint, "SHIPPED_CHECKPOINT", tmp_path / "none")
-    with pytest.raises(InputError, match=r"python Attention/train_classifier\.py"):
+    with pytest.raises(InputError, match=r"classifier/best.*python Attention/train_classifier\.py"):
         heatmap_script.main([])
 
 
