@@ -8,10 +8,12 @@ from util.vertebrae import SPLITS
 
 SPLIT_SHARE = {"train": 0.50, "test": 0.25, "val": 0.25}  # as VerSe'19
 
+NAME_PREFIX = "phantom-s"  # then the seed, so that cohorts of different seeds never collide
+
 
 def patient_names(seed: int, patients: int) -> list[str]:
     """Return the names; those of different seeds never collide."""
-    return [f"phantom-s{seed}-{index:03d}" for index in range(patients)]
+    return [f"{NAME_PREFIX}{seed}-{index:03d}" for index in range(patients)]
 
 
 def plan_fractures(rng: np.random.Generator, patients: int, rate: float) -> list[list[Order]]:

@@ -15,7 +15,7 @@ from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
 from util.paths import make_folder
 from util.stage import run_stage
-from util.vertebrae import SPLITS, Cohort, case_name, write_cohort
+from util.vertebrae import SPLITS, Cohort, case_name, read_cohort, write_cohort
 
 PLAN_STREAM = 1_000_003  # apart from every patient's number
 
@@ -53,6 +53,8 @@ def make_cohort(out: str | Path, cohort_path: str | Path, patients: int, seed: i
     names = patient_names(seed, patients)
     orders = plan_fractures(rng, patients, fracture_rate)
     splits = plan_splits(rng, orders)
+    if not overwrite:
+        check_no_other_patients(cohort_path)
     make_folder(out)
     make_folder(Path(cohort_path).parent)
     cohort = planned_cohort(cohort_path, out, names, orders, splits)
@@ -61,6 +63,22 @@ def make_cohort(out: str | Path, cohort_path: str | Path, patients: int, seed: i
                        partial(_is_written, out, planned), jobs=jobs, overwrite=overwrite)
     write_cohort(cohort_path, cohort)
     return status
+
+
+def check_no_other_patients(path: str | Path) -> None:
+    """Check that no list of a user's own cases would be lost.
+
+    Raises:
+        InputError: the cohort file exists and names patients that are no phantoms, or cannot be read.
+    """
+    from phantom.cohort_plan import NAME_PREFIX
+
+    if not Path(path).exists():
+        return
+    others = [name for name in read_cohort(path).patients() if not name.startswith(NAME_PREFIX)]
+    if others:
+        raise InputError(f"--cohort {path}: expected no file, or one of phantoms, found {len(others)} other "
+                         f"patients ({', '.join(others[:3])}); name another file, or lose it by --overwrite")
 
 
 def planned_cohort(path: str | Path, out: str | Path, names: Sequence[str], orders: Sequence[list],

@@ -196,6 +196,14 @@ def test_cohort_file_agrees_with_the_truth(cohort_folder):
             case: grade for case, grade in cohort.grades.items() if case.startswith(patient)}
 
 
+def test_a_list_of_other_patients_is_not_lost(tmp_path):
+    path = tmp_path / "cohort.json"
+    path.write_text('{"train": {"mine_20": 0}}')
+    with pytest.raises(InputError, match="mine"):
+        main(["--patients", "1", "--out", str(tmp_path / "raw"), "--cohort", str(path)])
+    assert read_cohort(path).cases() == ["mine_20"] and not (tmp_path / "raw").exists()
+
+
 def test_every_file_is_there_and_agrees(cohort_folder):
     for name in patient_names(11, 2):
         raw = cohort_folder / "raw"
