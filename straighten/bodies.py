@@ -18,6 +18,7 @@ BORDER_FACE_MM2 = 20       # of a body in one of the scan's border planes from w
 BORDER_REACH_MM = 2        # smoothing draws a cut surface in
 CENTRE_TOLERANCE_MM = 3.0  # a curve further from a body than this is drawn anew
 MINIMUM_BODY_MM3 = 1000
+FURTHEST_TURN = np.deg2rad(40.0)  # endplates that differ more from the curve are misread
 UPRIGHT_ROUNDS = 3         # in which the outermost bodies turn; a fourth turns none by 2 degrees
 
 Boxes = dict[int, tuple[slice, slice, slice]]
@@ -72,11 +73,8 @@ def centres_in_world(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndar
     return {label: curve.to_world(body.centroid) for label, body in bodies.items()}
 
 
-def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
-    """Return the curve through given centres and the bodies on it.
-
-    The outermost bodies stand upright by their own endplates: there the centres alone leave the direction
-    open by 10 degrees and more, which shears the body. Centres that miss their bodies are replaced.
+def recentre(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
+    """Return the curve through given centres, or the bodies' own where those are missed, and the bodies.
 
     Args:
         mask: the scanner's.
@@ -85,16 +83,42 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
     """
     curve = curve_through(centres_mm)
     bodies = straightened_bodies(mask, boxes, curve)
-    if not bodies:
+    missed = len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM
+    if bodies and missed:
+        curve = curve_through(centres_in_world(bodies, curve))
+        bodies = straightened_bodies(mask, boxes, curve)
+    return curve, bodies
+
+
+def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
+    """Return the curve through given centres and the bodies on it, the outermost of them upright.
+
+    They stand upright by their own endplates: at the ends the centres alone leave the direction open by 10
+    degrees and more, which shears the body. A body that the scan cuts off has no endplates to go by.
+
+    Args:
+        mask: the scanner's.
+        boxes: of its labels.
+        centres_mm: world position (3,) by label, of labels in the mask.
+    """
+    curve, bodies = recentre(mask, boxes, centres_mm)
+    whole = [label for label in ANATOMICAL_ORDER
+             if label in bodies and not is_cut_off(label, bodies[label], curve, mask)]
+    if not whole:
         return curve, bodies
-    if len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM:
-        centres_mm = centres_in_world(bodies, curve)
-    labels = [label for label in ANATOMICAL_ORDER if label in bodies]
-    outermost = {label: bodies[label] for label in (labels[0], labels[-1])}
+    centres_mm = {label: curve.to_world(curve.centres[label]) for label in bodies}
+    drawn, outermost = curve, {label: bodies[label] for label in (whole[0], whole[-1])}
     for _ in range(UPRIGHT_ROUNDS):
-        curve = curve_through(centres_mm, axes=_own_axes(outermost, curve))
+        axes = _own_axes(outermost, curve)
+        curve = curve_through(centres_mm, axes={label: axis for label, axis in axes.items()
+                                                if axis @ _caudal(drawn, label) > np.cos(FURTHEST_TURN)})
         outermost = straightened_bodies(mask, {label: boxes[label] for label in outermost}, curve)
     return curve, straightened_bodies(mask, boxes, curve)
+
+
+def _caudal(curve: Curve, label: int) -> np.ndarray:
+    """Return the curve's caudal direction (3,) at a body."""
+    return curve.frames[curve.target_point(label)[0], :, 0]
 
 
 def _own_axes(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndarray]:
