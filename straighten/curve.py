@@ -129,4 +129,5 @@ def load_geometry(path: str | Path) -> Geometry:
             return Geometry(curve, content["scanner_affine"], (first, second, third))
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path}: expected the geometry of a straightened patient, found none "
-                         f"({type(error).__name__}); run straighten/straighten_mask_3d.py --overwrite") from error
+                         f"({type(error).__name__}); "
+                         f"run straighten/straighten_mask_3d.py --overwrite") from error
