@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _classifier(checkpoint: Path, device: str) -> Any:
     """The network and its settings, read once per process."""
     from Attention.checkpoint import load_classifier
-    from Attention.device import choose_device
+    from util.device import choose_device
 
     return load_classifier(checkpoint, choose_device(device))
 
@@ -62,8 +62,8 @@ def write_heatmap(
 ) -> None:
     """Writes the heatmap of one straightened case."""
     from Attention.body_slices import read_straightened
-    from Attention.device import choose_device
     from Attention.volume_heatmap import volume_heatmap
+    from util.device import choose_device
     from util.paths import heatmap_path
     from util.volume import Volume, write_volume
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     from Attention.checkpoint import read_description
-    from Attention.device import choose_device
+    from util.device import choose_device
     from util.paths import heatmap_path, make_folder
     from util.stage import run_stage
     from util.vertebrae import read_cohort

@@ -51,7 +51,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     """Reads the cohort, fits the classifier and returns its report on `test`."""
     from Attention.classifier_data import read_vertebrae
     from Attention.classifier_training import Schedule, check_classes, fit
-    from Attention.device import choose_device
+    from util.device import choose_device
     from util.paths import make_folder, write_json
     from util.vertebrae import read_cohort
 
