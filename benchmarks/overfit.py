@@ -185,6 +185,7 @@ def draw_panel(panel: Any, results: Sequence[dict[str, Any]], axis: str, metric:
             panel.axhline(result["copied_psnr_db"], color="grey", linestyle="--", label="neighbour's rows")
     if axis == "seconds":
         panel.set_xscale("symlog")
+        panel.set_xlim(left=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
