@@ -14,7 +14,7 @@ PICTURES_KEPT = 4  # of the newest validations; the page would grow without end
 
 
 class TrainingResults:
-    """The outputs of a run, from the step at which this session takes it up."""
+    """The outputs of a run, from the step at which this process takes it up."""
 
     def __init__(self, run: RunState, settings: dict[str, Any], steps: int) -> None:
         self.run, self.settings, self.steps, self.start = run, settings, steps, run.step

@@ -70,7 +70,7 @@ class TrainOptions(BaseOptions):
         add("--seed", type=whole_number(0), default=0, help="of weights, order, slices and contexts")
         add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
         add("--stop_after", type=whole_number(1),
-            help="stop and save after so many steps of this session, to go on later with --continue_train")
+            help="stop and save after so many steps of this call, to go on later with --continue_train")
         add("--dry_run", action="store_true", help="check everything, train nothing, write nothing")
 
     def _add_objective(self, parser: argparse.ArgumentParser) -> None:

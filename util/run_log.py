@@ -18,7 +18,7 @@ from util.paths import atomic_path
 
 
 class RunLog:
-    """Lines of a run and the bar of this session."""
+    """Lines of a run and its progress bar."""
 
     def __init__(self, path: Path, start: int, steps: int) -> None:
         """Open the record.
