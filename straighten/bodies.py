@@ -153,10 +153,10 @@ def is_cut_off(label: int, body: Body, curve: Curve, mask: Volume) -> bool:
     for axis, last in enumerate(mask.array.shape):
         face_mm2 = float(np.prod(np.delete(mask.spacing_mm, axis)))
         for plane in (0, last - 1):
-            voxels = np.argwhere(np.take(mask.array, [plane], axis=axis) == label)
-            if len(voxels) * face_mm2 < BORDER_FACE_MM2:
+            face = np.argwhere(np.moveaxis(mask.array, axis, 0)[plane] == label)
+            if len(face) * face_mm2 < BORDER_FACE_MM2:
                 continue
-            voxels[:, axis] = plane
+            voxels = np.insert(face, axis, plane, axis=1)
             points = curve.from_world(voxels @ mask.affine[:3, :3].T + mask.affine[:3, 3])
             index = np.rint(points - origin).astype(int)
             index = index[((index >= 0) & (index < near.shape)).all(axis=1)]

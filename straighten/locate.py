@@ -7,6 +7,7 @@ import numpy as np
 from straighten.bodies import Body, centres_in_world, is_cut_off, label_boxes, mask_centroids, recentre
 from straighten.centroids import write_centroids
 from straighten.curve import Curve
+from straighten.sampling import thinned
 from util.errors import InputError
 from util.paths import raw_centroids, raw_mask
 from util.vertebrae import label_name, neighbours
@@ -37,6 +38,7 @@ def locate_bodies(mask: Volume) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     Returns:
         The world position (3,) in mm of each whole body's centroid, and why others were left out, by label.
     """
+    mask = thinned(mask)
     boxes = label_boxes(mask)
     if not boxes:
         return {}, {}

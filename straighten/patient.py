@@ -9,7 +9,7 @@ import numpy as np
 from straighten.bodies import Body, fit_curve, label_boxes
 from straighten.centroids import read_centroids
 from straighten.curve import Curve, Geometry, save_geometry
-from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, SLICES, sample_ct
+from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, SLICES, sample_ct, thinned
 from util.errors import InputError
 from util.paths import (
     geometry_path,
@@ -127,12 +127,13 @@ def straighten_patient(request: Request, patient: str) -> str | None:
     """
     ct, mask = _read(request, patient)
     centres_mm = read_centroids(raw_centroids(request.raw, patient), mask)
-    boxes = label_boxes(mask)
+    labels = thinned(mask)
+    boxes = label_boxes(labels)
     usable = {label: centre for label, centre in centres_mm.items() if label in boxes}
     if not usable:
         raise InputError(f"{raw_mask(request.raw, patient)}: expected the labels of the centroid file "
                          f"{sorted(centres_mm)}, found {sorted(boxes)}; do the files belong together?")
-    curve, bodies = fit_curve(mask, boxes, usable)
+    curve, bodies = fit_curve(labels, boxes, usable)
     chosen = request.chosen(patient, centres_mm)
     targets = sorted(chosen & set(bodies))
     if targets:

@@ -107,11 +107,19 @@ def read_mask(path: str | Path) -> Volume:
     if not np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, np.rint(array)):
         raise InputError(f"{path}: expected whole-number labels, found fractions "
                          f"or NaN; resample the mask with nearest neighbours")
-    found = np.flatnonzero(np.bincount(array.ravel())) if array.dtype == np.uint8 else np.unique(array)
-    foreign = [int(label) for label in found if label != 0 and int(label) not in LABELS]
+    foreign = [label for label in _values(array) if label != 0 and label not in LABELS]
     if foreign:
         raise InputError(f"{path}: expected VerSe labels (1-25, 28), found {foreign[:8]}; relabel the mask")
     return Volume(array.astype(np.uint8, copy=False), volume.affine)
+
+
+def _values(array: np.ndarray) -> list[int]:
+    """Return the distinct values of an array of whole numbers; for uint8 without sorting or copying it."""
+    if array.dtype != np.uint8:
+        return [int(value) for value in np.unique(array)]
+    present = np.zeros(256, bool)
+    present[array.ravel(order="K")] = True
+    return np.flatnonzero(present).tolist()
 
 
 def check_same_grid(first: Volume, first_path: str | Path, second: Volume, second_path: str | Path) -> None:
