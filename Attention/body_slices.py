@@ -6,12 +6,9 @@ A slice is `(row, column)`: cranial to caudal, then anterior to posterior (sagit
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from util.errors import InputError
 
 PLANE_AXES = {"sagittal": 2, "coronal": 1}
 CROP_ROWS = 112  # mm: the body and both its neighbours (centres 35 mm apart, bodies up to 30 mm high)
@@ -84,31 +81,3 @@ def central_part(count: int, fraction: float) -> slice:
     """The central `fraction` of `count` slices, as many dropped on either side, at least one kept."""
     dropped = (count - max(1, round(count * fraction))) // 2
     return slice(dropped, count - dropped)
-
-
-def read_straightened(dataroot: Path, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """CT and label, both uint8, and the affine of a straightened case.
-
-    Raises:
-        InputError: a file is missing or unreadable, the grids or the CT's type are wrong, or the case's own
-            label is absent.
-    """
-    from util.paths import straightened_ct, straightened_label
-    from util.vertebrae import split_case
-    from util.volume import check_same_grid, read_mask, read_volume
-
-    ct = read_volume(straightened_ct(dataroot, case))
-    label = read_mask(straightened_label(dataroot, case))
-    check_same_grid(ct, straightened_ct(dataroot, case), label, straightened_label(dataroot, case))
-    if ct.array.dtype != np.uint8:
-        raise InputError(
-            f"{straightened_ct(dataroot, case)}: expected uint8, as straightening writes it, found "
-            f"{ct.array.dtype}; run straighten/straighten_mask_3d.py"
-        )
-    target = split_case(case)[1]
-    if not (label.array == target).any():
-        raise InputError(
-            f"{straightened_label(dataroot, case)}: expected label {target} of case {case}, found "
-            f"{[int(found) for found in np.unique(label.array) if found]}; correct the cohort's case"
-        )
-    return ct.array, label.array, ct.affine

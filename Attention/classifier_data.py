@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from Attention.body_slices import central_part, cut_body_slices, read_straightened
+from Attention.body_slices import central_part, cut_body_slices
+from data.straightened import read_straightened
 from util.errors import InputError
 from util.vertebrae import split_case
 
@@ -51,11 +52,11 @@ def read_vertebrae(
     vertebrae, problems = [], []
     for case, grade in tqdm(grades.items(), desc=f"reading {title}", unit="vertebra"):
         try:
-            ct, label, _ = read_straightened(dataroot, case)
+            ct, label = read_straightened(dataroot, case)
         except InputError as error:
             problems.append(str(error))
             continue
-        slices = cut_body_slices(ct, label == split_case(case)[1], plane, rows, columns)
+        slices = cut_body_slices(ct.array, label.array == split_case(case)[1], plane, rows, columns)
         kept = central_part(len(slices.images), CENTRAL_FRACTION)
         vertebrae.append(Vertebra(case, grade, slices.images[kept]))
     if problems:

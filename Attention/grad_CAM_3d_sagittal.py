@@ -61,16 +61,17 @@ def write_heatmap(
     case: str, *, dataroot: Path, out: Path, checkpoint: Path, device: str, batch_slices: int
 ) -> None:
     """Writes the heatmap of one straightened case."""
-    from Attention.body_slices import read_straightened
     from Attention.volume_heatmap import volume_heatmap
+    from data.straightened import read_straightened
     from util.device import choose_device
     from util.paths import heatmap_path
     from util.volume import Volume, write_volume
 
     classifier, settings = _classifier(checkpoint, device)
-    ct, label, affine = read_straightened(dataroot, case)
-    heat, _ = volume_heatmap(classifier, settings, ct, label, batch_slices, choose_device(device))
-    write_volume(heatmap_path(out, case), Volume(heat, affine))
+    ct, label = read_straightened(dataroot, case)
+    place = choose_device(device)
+    heat, _ = volume_heatmap(classifier, settings, ct.array, label.array, batch_slices, place)
+    write_volume(heatmap_path(out, case), Volume(heat, ct.affine))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Cases as training reads them, and what each epoch draws from them.
 
-`load_case` enforces the convention of `util.volume` on a straightened case. `cut_vertebra` keeps the slices
+`load_case` reads and crops a straightened case and its heatmap. `cut_vertebra` keeps the slices
 that may be drawn. `epoch_batches` draws: every vertebra once an epoch, one slice of its central 4/5, the
 centre most likely. All chance of an epoch follows from the seed and the epoch's number, so that a run can
 go on from anywhere.
@@ -16,19 +16,12 @@ import torch
 from torch import Tensor
 
 from data.slice_input import draw_training_context, inference_context
+from data.straightened import read_straightened
 from util.errors import InputError
 from util.geometry import GAP_ROWS, row_extent
-from util.paths import heatmap_path, straightened_ct, straightened_label
+from util.paths import heatmap_path, straightened_ct
 from util.vertebrae import split_case
-from util.volume import (
-    AXIS_CODES,
-    STRAIGHTENED_SHAPE,
-    Volume,
-    check_same_grid,
-    crop_columns,
-    read_mask,
-    read_volume,
-)
+from util.volume import Volume, crop_columns, read_volume
 
 if TYPE_CHECKING:
     from data.slice_cache import SliceStore
@@ -36,7 +29,6 @@ if TYPE_CHECKING:
 SLICE_AXIS = {"sagittal": 2, "coronal": 1}
 CENTRAL_FRACTION = 0.8  # of the body's slices: further out it is rim and partial volume
 END_WEIGHT = 0.5        # of a slice at the ends of that part, against 1 at the centre
-STRAIGHTEN = "python straighten/straighten_mask_3d.py"
 MAKE_HEATMAPS = "python Attention/grad_CAM_3d_sagittal.py"
 
 
@@ -77,36 +69,14 @@ def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop
         crop_cols: central columns of axis 1 that are kept.
 
     Raises:
-        InputError: a file is missing or damaged, is not in the straightened convention, or does not hold the
-            case's vertebra.
+        InputError: as `read_straightened`, or the heatmap is missing or of another form.
     """
-    ct_path, label_path = straightened_ct(dataroot, case), straightened_label(dataroot, case)
-    ct, label = read_volume(ct_path), read_mask(label_path)
-    _check_straightened(ct_path, ct)
-    check_same_grid(ct, ct_path, label, label_path)
-    target = split_case(case)[1]
-    if not (label.array == target).any():
-        found = np.flatnonzero(np.bincount(label.array.ravel())).tolist()[1:]
-        raise InputError(f"{label_path}: expected label {target} of case '{case}', found {found}; "
-                         f"correct the cohort or run: {STRAIGHTEN} --overwrite")
-    heat = None if heatmaps is None else _read_heatmap(heatmap_path(heatmaps, case), ct, ct_path)
+    ct, label = read_straightened(dataroot, case)
+    heat = None if heatmaps is None else _read_heatmap(
+        heatmap_path(heatmaps, case), ct, straightened_ct(dataroot, case))
     columns = [np.ascontiguousarray(crop_columns(array, crop_cols)) for array in (ct.array, label.array)]
     heat = None if heat is None else np.ascontiguousarray(crop_columns(heat, crop_cols))
     return CaseVolumes(columns[0], columns[1], heat, ct.affine)
-
-
-def _check_straightened(path: Path, volume: Volume) -> None:
-    """Check that a volume has the form that straightening writes."""
-    found = (volume.array.shape, volume.array.dtype.name)
-    if found != (STRAIGHTENED_SHAPE, "uint8"):
-        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, found {found[0]} of "
-                         f"{found[1]}; run: {STRAIGHTEN} --overwrite")
-    # Caudal, posterior and left are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so
-    # that its nearest axis codes are others; but it never turns round.
-    leans = -volume.affine[[2, 1, 0], [0, 1, 2]]
-    if not (leans > 0).all():
-        raise InputError(f"{path}: expected axes {'-'.join(AXIS_CODES)}, found "
-                         f"{'-'.join(volume.axis_codes)}; run: {STRAIGHTEN} --overwrite")
 
 
 def _read_heatmap(path: Path, ct: Volume, ct_path: Path) -> np.ndarray:

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from data.aligned_dataset import MAKE_HEATMAPS, STRAIGHTEN, VertebraSlices, cut_vertebra, load_case
+from data.aligned_dataset import MAKE_HEATMAPS, VertebraSlices, cut_vertebra, load_case
 from data.slice_cache import SliceStore
+from data.straightened import STRAIGHTEN
 from util.errors import InputError
 from util.paths import heatmap_path, straightened_ct, straightened_label
 from util.vertebrae import ANATOMICAL_ORDER, Cohort, healthy_labels, read_cohort, split_case

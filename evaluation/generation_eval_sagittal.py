@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from data.straightened import read_straightened
 from evaluation.heights import UndefinedHeightError, measure_body, own_body, third_heights_mm
 from evaluation.metrics import (
     bootstrap_interval,
@@ -110,7 +111,7 @@ def evaluate_case(case: str, dataroot: Path, output: Path) -> str | None:
     if not synthetic_path.is_file():
         raise InputError(f"{synthetic_path}: expected a synthesized CT, found none; "
                          f"run eval_3d_sagittal_twostage.py")
-    original, original_label = read_ct_and_mask(original_path, straightened_label(dataroot, case))
+    original, original_label = read_straightened(dataroot, case)
     synthetic, synthetic_label = read_ct_and_mask(synthetic_path, fake_label(output, case))
     check_same_grid(original, original_path, synthetic, synthetic_path)
     if not (original_label.array == label).any():

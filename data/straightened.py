@@ -1,0 +1,49 @@
+"""A straightened case as every later stage reads it: in the convention, and holding its vertebra."""
+
+from pathlib import Path
+
+import numpy as np
+
+from util.errors import InputError
+from util.paths import straightened_ct, straightened_label
+from util.vertebrae import split_case
+from util.volume import AXIS_CODES, STRAIGHTENED_SHAPE, Volume, check_same_grid, read_mask, read_volume
+
+STRAIGHTEN = "python straighten/straighten_mask_3d.py"
+
+
+def read_straightened(dataroot: str | Path, case: str) -> tuple[Volume, Volume]:
+    """Read CT and label of a straightened case, both uint8 256 x 256 x 64.
+
+    Args:
+        dataroot: holds CT/ and label/.
+        case: `<patient>_<label>`.
+
+    Raises:
+        InputError: a file is missing or damaged, is not in the straightened convention (`util.volume`), or
+            does not hold the case's vertebra.
+    """
+    ct_path, label_path = straightened_ct(dataroot, case), straightened_label(dataroot, case)
+    ct, label = read_volume(ct_path), read_mask(label_path)
+    _check_convention(ct_path, ct)
+    check_same_grid(ct, ct_path, label, label_path)
+    target = split_case(case)[1]
+    if not (label.array == target).any():
+        found = np.flatnonzero(np.bincount(label.array.ravel())).tolist()[1:]
+        raise InputError(f"{label_path}: expected label {target} of case '{case}', found {found}; "
+                         f"correct the cohort or run: {STRAIGHTEN} --overwrite")
+    return ct, label
+
+
+def _check_convention(path: Path, volume: Volume) -> None:
+    """Check that a volume has the form that straightening writes."""
+    found = (volume.array.shape, volume.array.dtype.name)
+    if found != (STRAIGHTENED_SHAPE, "uint8"):
+        raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, found {found[0]} of "
+                         f"{found[1]}; run: {STRAIGHTEN} --overwrite")
+    # Caudal, posterior and left are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so
+    # that its nearest axis codes are others; but it never turns round.
+    leans = -volume.affine[[2, 1, 0], [0, 1, 2]]
+    if not (leans > 0).all():
+        raise InputError(f"{path}: expected axes {'-'.join(AXIS_CODES)}, found "
+                         f"{'-'.join(volume.axis_codes)}; run: {STRAIGHTEN} --overwrite")
