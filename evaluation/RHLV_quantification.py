@@ -11,18 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.heights import (
-    BodyHeights,
-    HeightLoss,
-    UndefinedHeightError,
-    central_profiles_mm,
-    height_loss,
-    height_loss_map,
-    measure_body,
-    own_body,
-    third_heights_mm,
-)
+from evaluation.heights import HeightLoss, central_profiles_mm, height_loss, height_loss_map
 from evaluation.rhlv_table import PARTS, Folders, summarize, table_row, write_record, write_table
+from util.body_heights import BodyHeights, UndefinedHeightError, measure_body, own_body, third_heights_mm
 from util.cli import add_stage_arguments, run_script
 from util.errors import InputError
 from util.paths import fake_label, make_folder, read_json, straightened_label

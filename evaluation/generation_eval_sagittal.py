@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from data.straightened import read_straightened
-from evaluation.heights import UndefinedHeightError, measure_body, own_body, third_heights_mm
 from evaluation.metrics import (
     bootstrap_interval,
     dice,
@@ -28,6 +27,7 @@ from evaluation.metrics import (
     relative_volume_difference,
     ssim,
 )
+from util.body_heights import UndefinedHeightError, measure_body, own_body, third_heights_mm
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
 from util.paths import (

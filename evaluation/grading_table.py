@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.heights import THIRDS
+from util.body_heights import THIRDS
 from util.errors import InputError
 from util.paths import atomic_path
 

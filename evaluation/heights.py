@@ -1,10 +1,7 @@
-"""Height of a vertebral body, column by column, and the relative height loss between two bodies.
+"""The relative height loss between two vertebral bodies, measured as in `util.body_heights`.
 
-A body is a mask (rows, columns, slices) in the straightened frame: cranial to caudal, anterior to posterior,
-right to left. The height of a column (one anterior-posterior position of one sagittal slice) is bottom minus
-top of the target's own connected body, so a hole inside does not shorten it. Each body, original or
-synthetic, is measured in its own extent: its slices, and in each slice its depth. So a body that lies a few
-columns further back than the other, or is a little deeper, is still compared third with third.
+Original and synthetic body are each measured in their own extent. So a body that lies a few columns further
+back than the other, or is a little deeper, is still compared third with third.
 
 RHLV = (H_syn - H_ori) / H_syn, never clipped: a vertebra higher than its synthetic one is negative.
 """
@@ -13,35 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-THIRDS = ("anterior", "middle", "posterior")
-CENTRAL_SHARE = 2 / 5      # of the body's slices, those that heights are taken from
-RIM_FRACTION = 0.5         # a column lower than this fraction of the body's median height may be rim
-RIM_SHARE = 0.15           # of the depth: a longer run of low columns is a collapse, not rim, and stays
-SLIVER_FRACTION = 0.25     # slices at either side with less than this fraction of the median area are dropped
+from util.body_heights import BodyHeights, central_slices, third_heights_mm
+
 GENANT_LIMITS = (0.20, 0.25, 0.40)  # loss where grades 1, 2 begin, and above which grade 3 lies (Genant 1993)
 CRUSH_SHARE = 2 / 3        # of the largest loss: where every third has lost as much, the body is crushed
 PROFILE_POSITIONS = (np.arange(60) + 0.5) / 60  # relative depth, 0 anterior rim, 1 posterior rim
-
-
-class UndefinedHeightError(ValueError):
-    """A body has no height; the text is the reason."""
-
-
-@dataclass(frozen=True)
-class BodyHeights:
-    """Heights of one body.
-
-    Attributes:
-        columns_mm: (columns, slices) height of every column in mm; 0 where the body has none.
-        slices: half-open interval of the body's slices.
-        depth: (slices, 2) half-open interval of columns of each slice, rim dropped; 0, 0 outside the body.
-        rows: half-open interval of rows of the whole body.
-    """
-
-    columns_mm: np.ndarray
-    slices: tuple[int, int]
-    depth: np.ndarray
-    rows: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -58,109 +31,6 @@ class HeightLoss:
     synthetic_mm: np.ndarray
     rhlv: np.ndarray
     reason: str = ""
-
-
-def own_body(labels: np.ndarray, label: int) -> np.ndarray:
-    """Return the mask of the largest connected piece (26 neighbours) of a label; empty if there is none.
-
-    Args:
-        labels: (rows, columns, slices), any integer type.
-    """
-    from scipy import ndimage
-
-    mask = labels == label
-    if not mask.any():
-        return mask
-    box = tuple(slice(*_extent(mask, axis)) for axis in range(3))
-    pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
-    if count > 1:
-        mask[box] = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-    return mask
-
-
-def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
-    """Return the half-open interval that a non-empty mask occupies along an axis."""
-    others = tuple(other for other in range(mask.ndim) if other != axis)
-    found = np.flatnonzero(mask.any(axis=others))
-    return int(found[0]), int(found[-1]) + 1
-
-
-def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:
-    """Measure every column of a body.
-
-    Args:
-        mask: (rows, columns, slices) of one connected body, see `own_body`.
-        row_mm: size of a row in mm.
-
-    Raises:
-        UndefinedHeightError: the mask is empty, touches the first or last row (cut off), or is too thin.
-    """
-    if not mask.any():
-        raise UndefinedHeightError("is empty")
-    rows = _extent(mask, 0)
-    if rows[0] == 0 or rows[1] == mask.shape[0]:
-        raise UndefinedHeightError("is cut off by the image's edge")
-    within = mask[rows[0]:rows[1]]
-    height = within.shape[0] - within.argmax(axis=0) - within[::-1].argmax(axis=0)
-    columns_mm = np.where(within.any(axis=0), height, 0) * row_mm
-    areas = columns_mm.sum(axis=0)
-    slices = _trim(areas, SLIVER_FRACTION * np.median(areas[areas > 0]), longest_share=1.0)
-    low_mm = RIM_FRACTION * np.median(columns_mm[columns_mm > 0])
-    depth = np.zeros((mask.shape[2], 2), int)
-    for index in range(*slices):
-        depth[index] = _trim(columns_mm[:, index], low_mm, longest_share=RIM_SHARE)
-    if np.median(np.diff(depth[slice(*slices)])) < len(THIRDS):
-        raise UndefinedHeightError(f"is less than {len(THIRDS)} columns deep")
-    return BodyHeights(columns_mm, slices, depth, rows)
-
-
-def _trim(profile: np.ndarray, threshold: float, longest_share: float) -> tuple[int, int]:
-    """Return the half-open extent of a profile without the low rim at either end.
-
-    A run of values below the threshold is rim, and dropped, if it is no longer than a share of the extent.
-    What lies between the two rims is never looked at. An empty profile has the extent 0, 0.
-    """
-    filled = np.flatnonzero(profile)
-    if filled.size == 0:
-        return 0, 0
-    first, last = int(filled[0]), int(filled[-1]) + 1
-    high = np.flatnonzero(profile[first:last] >= threshold)
-    if high.size == 0:
-        return first, last
-    front, back = int(high[0]), last - first - int(high[-1]) - 1
-    longest = longest_share * (last - first)
-    return first + (front if front <= longest else 0), last - (back if back <= longest else 0)
-
-
-def central_slices(body: BodyHeights) -> range:
-    """Return the slices whose middle lies in the central 2/5 of the body's slices; at least one."""
-    first, last = body.slices
-    half = CENTRAL_SHARE * (last - first) / 2
-    middle = (first + last) / 2
-    inside = [index for index in range(first, last) if abs(index + 0.5 - middle) <= half]
-    return range(inside[0], inside[-1] + 1) if inside else range(int(middle), int(middle) + 1)
-
-
-def third_heights_mm(body: BodyHeights) -> np.ndarray:
-    """Return the mean height in mm of the anterior, middle and posterior third, and overall: (4,).
-
-    Each central slice's depth is cut into three equal parts; a column that a cut divides counts in both
-    with its share. A third is the mean over its columns, then over slices. Overall is the mean of the thirds,
-    that is of the whole depth.
-    """
-    thirds = [_slice_thirds(body.columns_mm[slice(*body.depth[index]), index])
-              for index in central_slices(body) if body.depth[index].any()]
-    if not thirds:
-        return np.full(len(THIRDS) + 1, np.nan)
-    mean = np.mean(thirds, axis=0)
-    return np.append(mean, mean.mean())
-
-
-def _slice_thirds(heights: np.ndarray) -> np.ndarray:
-    """Return the mean of each third of a row of heights, divided columns shared: (3,)."""
-    below = np.append(0.0, np.cumsum(heights))
-    cuts = np.interp(np.linspace(0, len(heights), len(THIRDS) + 1), np.arange(len(heights) + 1), below)
-    return np.diff(cuts) * len(THIRDS) / len(heights)
 
 
 def relative_loss(synthetic: np.ndarray, original: np.ndarray) -> np.ndarray:

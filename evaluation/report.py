@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.heights import THIRDS
+from util.body_heights import THIRDS
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
 from util.paths import atomic_path, fake_label, make_folder, read_json

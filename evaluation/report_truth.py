@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.heights import THIRDS
 from evaluation.metrics import bootstrap_interval
 from evaluation.report_page import add_picture, add_table, number, with_interval
 from evaluation.rhlv_figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, save_figure
+from util.body_heights import THIRDS
 from util.paths import read_json
 
 QUANTITIES = {  # what is compared: column of the RHLV table, key of the truth, factor to the unit shown

@@ -6,9 +6,9 @@ from typing import Any
 
 from dominate import tags as t
 
-from evaluation.heights import THIRDS
 from evaluation.report_page import MISSING, add_picture, add_table, number
 from evaluation.report_style import loss_tint
+from util.body_heights import THIRDS
 
 
 @dataclass(frozen=True)

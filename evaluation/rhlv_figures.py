@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.heights import GENANT_LIMITS, PROFILE_POSITIONS, THIRDS, relative_loss
+from evaluation.heights import GENANT_LIMITS, PROFILE_POSITIONS, relative_loss
+from util.body_heights import THIRDS
 from util.paths import atomic_path
 
 if TYPE_CHECKING:

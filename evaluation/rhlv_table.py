@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.heights import THIRDS, HeightLoss, fracture_kind, genant_grade
+from evaluation.heights import HeightLoss, fracture_kind, genant_grade
+from util.body_heights import THIRDS
 from util.paths import atomic_path, read_json, write_json
 from util.vertebrae import Cohort, label_name, split_case
 

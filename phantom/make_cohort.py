@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from phantom.cohort_plan import HOLD_OUTS, NAME_PREFIX, Plan, patient_names, plan_cohort
+from phantom.scanner import SCANNERS
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
 from util.paths import make_folder
 from util.stage import run_stage
 from util.vertebrae import SPLITS, Cohort, case_name, read_cohort, write_cohort
-
-PLAN_STREAM = 1_000_003  # apart from every patient's number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +28,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=whole_number(0), default=0, help="decides everything; in the names")
     parser.add_argument("--fracture_rate", type=float, default=0.20,
                         help="share of fractured vertebrae; of these 50/35/15 %% are grade 1/2/3")
+    parser.add_argument("--hold_out", choices=HOLD_OUTS, default="graded",
+                        help="fractures of the split val: in the shares above; or even, losses of 0 to "
+                        "60 %% and wedge, biconcave and crush alike, with up to two fractured neighbours")
+    parser.add_argument("--split_shares", type=float, nargs=3, default=[0.5, 0.25, 0.25],
+                        metavar=("TRAIN", "TEST", "VAL"), help="shares of the patients")
+    parser.add_argument("--scanner", choices=SCANNERS, default="varied",
+                        help="varied spacings, orientations and noises; isotropic voxels of 1 mm, as noisy "
+                        "as VerSe's; or both in turn")
     add_stage_arguments(parser)
     return parser
 
@@ -40,26 +46,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0.0 <= arguments.fracture_rate <= 0.6:
         raise InputError(f"--fracture_rate: expected 0 to 0.6, found {arguments.fracture_rate}; "
                          f"a spine needs healthy neighbours")
-    return make_cohort(arguments.out, arguments.cohort, arguments.patients, arguments.seed,
-                       arguments.fracture_rate, jobs=arguments.jobs, overwrite=arguments.overwrite)
+    shares = arguments.split_shares
+    if min(shares) < 0.0 or abs(sum(shares) - 1.0) > 1e-6:
+        raise InputError(f"--split_shares: expected three shares of 0 or more that sum to 1, found {shares}")
+    plan = Plan(arguments.patients, arguments.seed, arguments.fracture_rate, arguments.hold_out,
+                tuple(shares), arguments.scanner)
+    return make_cohort(arguments.out, arguments.cohort, plan, jobs=arguments.jobs,
+                       overwrite=arguments.overwrite)
 
 
-def make_cohort(out: str | Path, cohort_path: str | Path, patients: int, seed: int, fracture_rate: float, *,
-                jobs: int = 1, overwrite: bool = False) -> int:
+def make_cohort(out: str | Path, cohort_path: str | Path, plan: Plan, *, jobs: int = 1,
+                overwrite: bool = False) -> int:
     """Write the cohort file and every patient that is not complete; return the exit status."""
-    from phantom.cohort_plan import patient_names, plan_fractures, plan_splits
-
-    rng = np.random.default_rng([seed, PLAN_STREAM])
-    names = patient_names(seed, patients)
-    orders = plan_fractures(rng, patients, fracture_rate)
-    splits = plan_splits(rng, orders)
+    names = patient_names(plan.seed, plan.patients)
+    orders, splits = plan_cohort(plan)
     if not overwrite:
         check_no_other_patients(cohort_path)
     make_folder(out)
     make_folder(Path(cohort_path).parent)
     cohort = planned_cohort(cohort_path, out, names, orders, splits)
     planned = dict(zip(names, orders, strict=True))
-    status = run_stage("phantom", partial(_make_patient, out, seed, planned), names,
+    status = run_stage("phantom", partial(_make_patient, out, plan, planned), names,
                        partial(_is_written, out, planned), jobs=jobs, overwrite=overwrite)
     write_cohort(cohort_path, cohort)
     return status
@@ -71,8 +78,6 @@ def check_no_other_patients(path: str | Path) -> None:
     Raises:
         InputError: the cohort file exists and names patients that are no phantoms, or cannot be read.
     """
-    from phantom.cohort_plan import NAME_PREFIX
-
     if not Path(path).exists():
         return
     others = [name for name in read_cohort(path).patients() if not name.startswith(NAME_PREFIX)]
@@ -93,11 +98,11 @@ def planned_cohort(path: str | Path, out: str | Path, names: Sequence[str], orde
     return Cohort(Path(path), cases, {"raw": str(out)})
 
 
-def _make_patient(out: str | Path, seed: int, orders: dict[str, list], name: str) -> None:
+def _make_patient(out: str | Path, plan: Plan, orders: dict[str, list], name: str) -> None:
     """Draw and write one patient."""
     from phantom.write_patient import draw_patient, write_patient
 
-    write_patient(out, draw_patient(seed, list(orders).index(name), name, orders[name]))
+    write_patient(out, draw_patient(plan.seed, list(orders).index(name), name, orders[name], plan.scanner))
 
 
 def _is_written(out: str | Path, orders: dict[str, list], name: str) -> bool:

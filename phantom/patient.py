@@ -43,6 +43,7 @@ class Order:
     label: int
     grade: int
     loss: float  # of the third that loses most
+    kind: str | None = None  # of anatomy.KIND_WEIGHT; None to draw it
 
 
 def draw_person(rng: np.random.Generator, fractures: int) -> Person:
@@ -124,10 +125,9 @@ def _draw_tissue(rng: np.random.Generator, age: float, fractures: int) -> Tissue
         fat_mm=rng.uniform(10.0, 38.0), muscle_fat=float(np.clip((age - 40.0) / 120.0, 0.0, 0.4)))
 
 
-def draw_collapse(rng: np.random.Generator, body: Body, loss: float) -> Collapse:
+def draw_collapse(rng: np.random.Generator, body: Body, loss: float, kind: str | None = None) -> Collapse:
     """Draw a fracture of one body whose most affected third loses exactly `loss` of its height."""
-    kinds = list(anatomy.KIND_WEIGHT)
-    kind = str(rng.choice(kinds, p=list(anatomy.KIND_WEIGHT.values())))
+    kind = kind or str(rng.choice(list(anatomy.KIND_WEIGHT), p=list(anatomy.KIND_WEIGHT.values())))
     share = rng.uniform(0.6, 0.95) if kind == "wedge" else rng.uniform(0.5, 0.75)
     collapse = Collapse(kind, _draw_parts(rng, kind), lean=rng.uniform(-0.12, 0.12), upper_share=share,
                         disc_yield=rng.uniform(*anatomy.DISC_YIELD), scale=0.1)
@@ -147,7 +147,9 @@ def _draw_parts(rng: np.random.Generator, kind: str) -> dict[str, float]:
 def fractured(rng: np.random.Generator, spine: Spine, orders: list[Order]) -> Spine:
     """Return the spine with the ordered fractures; it stands on the same sacrum."""
     by_label = {order.label: order for order in orders}
-    vertebrae = tuple(
-        replace(one, collapse=draw_collapse(rng, one.body, by_label[one.level.label].loss))
-        if one.level.label in by_label else one for one in spine.vertebrae)
-    return replace(spine, vertebrae=vertebrae)
+
+    def broken(one: Vertebra) -> Vertebra:
+        order = by_label.get(one.level.label)
+        return replace(one, collapse=draw_collapse(rng, one.body, order.loss, order.kind)) if order else one
+
+    return replace(spine, vertebrae=tuple(broken(one) for one in spine.vertebrae))

@@ -8,6 +8,8 @@ from phantom.grid import Grid, make_grid
 from phantom.stack import Spine, rotation
 
 HU_RANGE = (-1024.0, 3071.0)
+SCANNERS = ("varied", "isotropic", "both")
+ISOTROPIC_NOISE_HU = (100.0, 140.0)  # VerSe's at 1 mm and a sharp kernel: 100 to 180
 PROTOCOLS = ("LPS", "RAS", "PIR", "oblique PIR", "oblique LPS", "LAS")
 
 
@@ -24,8 +26,18 @@ class Scan:
     noise_grain: float  # SD of the noise's correlation in plane, voxels
 
 
-def draw_scan(rng: np.random.Generator, index: int) -> Scan:
-    """Draw a scan; the orientations take turns, so a small cohort holds each."""
+def draw_scan(rng: np.random.Generator, index: int, scanner: str = "varied") -> Scan:
+    """Draw a scan.
+
+    Args:
+        rng: random state.
+        index: the patient's number; orientations take turns, so that a small cohort holds each.
+        scanner: `varied`; `isotropic` for voxels of 1 mm as noisy as VerSe's with a sharp kernel; or `both`,
+            in runs of six patients.
+    """
+    if scanner == "isotropic" or (scanner == "both" and index // len(PROTOCOLS) % 2):
+        field, noise = (rng.uniform(96.0, 108.0), 180.0), rng.uniform(*ISOTROPIC_NOISE_HU)
+        return Scan("PIR", np.ones(3), np.eye(3), field, _draw_ends(rng), noise, 0.35)
     protocol = PROTOCOLS[index % len(PROTOCOLS)]
     codes = protocol.split()[-1]
     sagittal = codes == "PIR"
@@ -38,8 +50,13 @@ def draw_scan(rng: np.random.Generator, index: int) -> Scan:
     wide = rng.uniform(138.0, 150.0 if thick < 1.75 else 175.0)
     field = (rng.uniform(84.0, 108.0), 180.0) if sagittal else (wide, wide)
     tilt = _draw_turn(rng) if protocol.startswith("oblique") else np.eye(3)
-    return Scan(codes, np.round(spacing, 3), tilt, field, (rng.uniform(38.0, 60.0), rng.uniform(22.0, 38.0)),
+    return Scan(codes, np.round(spacing, 3), tilt, field, _draw_ends(rng),
                 noise, 0.35 if sharp else 0.75)
+
+
+def _draw_ends(rng: np.random.Generator) -> tuple[float, float]:
+    """Draw how far the scan reaches below L5's and above T8's middle, mm."""
+    return rng.uniform(38.0, 60.0), rng.uniform(22.0, 38.0)
 
 
 def _draw_turn(rng: np.random.Generator) -> np.ndarray:

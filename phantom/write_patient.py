@@ -37,15 +37,15 @@ class Patient:
     noise_hu: np.ndarray
 
 
-def draw_patient(seed: int, index: int, name: str, orders: list[Order]) -> Patient:
-    """Draw a patient from the cohort's seed and his number in it."""
-    shape, tissue, scanner = (np.random.default_rng([seed, index, stream]) for stream in range(3))
+def draw_patient(seed: int, index: int, name: str, orders: list[Order], scanner: str = "varied") -> Patient:
+    """Draw a patient from the cohort's seed and his number in it; `scanner` as in `draw_scan`."""
+    shape, tissue, chance = (np.random.default_rng([seed, index, stream]) for stream in range(3))
     person = draw_person(shape, len(orders))
     spine = fractured(shape, person.healthy, orders)
-    scan = draw_scan(scanner, index)
+    scan = draw_scan(chance, index, scanner)
     grid = lay_grid(scan, person.healthy, spine)
     return Patient(name, person, spine, scan, grid, trabecular_texture(tissue), draw_noises(tissue),
-                   draw_noise(scanner, grid, scan))
+                   draw_noise(chance, grid, scan))
 
 
 def truth_folder(root: str | Path, name: str) -> Path:

@@ -7,18 +7,14 @@ from hypothesis import strategies as st
 
 from evaluation.heights import (
     HeightLoss,
-    UndefinedHeightError,
     central_profiles_mm,
-    central_slices,
     fracture_kind,
     genant_grade,
     height_loss,
     height_loss_map,
-    measure_body,
-    own_body,
     relative_loss,
-    third_heights_mm,
 )
+from util.body_heights import UndefinedHeightError, central_slices, measure_body, own_body, third_heights_mm
 
 SHAPE = (64, 64, 20)
 DEPTH = 30

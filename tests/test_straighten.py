@@ -79,7 +79,7 @@ def test_only_the_body_stays(folder, label):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_heights_are_true(folder, label):
-    from evaluation.heights import measure_body, own_body, third_heights_mm
+    from util.body_heights import measure_body, own_body, third_heights_mm
 
     record = read_json(folder / "raw" / PATIENT / "truth" / "truth.json")["vertebrae"][str(label)]
     measured = third_heights_mm(measure_body(own_body(label_of(folder, PATIENT, label), label)))[:3]
