@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = synthesis.share_cores(args.jobs, args.threads)
     settings = synthesis.SynthesisSettings(
         args.dataroot, make_folder(args.output), args.checkpoints, args.heatmaps, args.iterative,
-        cohort.grades, choose_device(args.device), args.batch_slices, args.amp, threads)
+        cohort.grades, args.heights, choose_device(args.device), args.batch_slices, args.amp, threads)
     synthesis.check_models(settings, args.jobs)
     digest = synthesis.recipe(settings)
     status = run_stage(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data.slice_input import draw_training_context, inference_context
 from data.straightened import read_straightened
+from util.body_heights import third_heights
 from util.errors import InputError
 from util.geometry import GAP_ROWS, row_extent
 from util.paths import heatmap_path, straightened_ct
@@ -50,6 +51,7 @@ class VertebraSlices:
         images: (S, K, R, C) uint8: CT; masks (bit 0 the body, bit 1 the healthy neighbours); heatmap if used.
         distance: (S,) float32, -1..1 from one end of the body to the other.
         top, bottom: rows of the vertebra, over all its slices.
+        heights_mm: (3,) heights of its thirds; None where they cannot be measured.
     """
 
     case: str
@@ -57,6 +59,7 @@ class VertebraSlices:
     distance: np.ndarray
     top: int
     bottom: int
+    heights_mm: np.ndarray | None = None
 
 
 def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop_cols: int) -> CaseVolumes:
@@ -133,7 +136,8 @@ def cut_vertebra(case: str, volumes: CaseVolumes, healthy: Collection[int], plan
     channels = [volumes.ct, masks] + ([] if volumes.heatmap is None else [volumes.heatmap])
     index = np.arange(first, last)[central]
     images = np.stack([np.moveaxis(channel, SLICE_AXIS[plane], 0)[index] for channel in channels], axis=1)
-    return VertebraSlices(case, np.ascontiguousarray(images), distance[central], top, bottom)
+    heights_mm = third_heights(volumes.label, [target]).get(target)
+    return VertebraSlices(case, np.ascontiguousarray(images), distance[central], top, bottom, heights_mm)
 
 
 def slice_weights(distance: np.ndarray) -> np.ndarray:

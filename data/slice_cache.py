@@ -10,6 +10,7 @@ import torch
 
 from data.aligned_dataset import Draw, VertebraSlices, slice_weights
 from data.slice_input import RawSlices
+from util.vertebrae import split_case
 
 
 class SliceStore:
@@ -27,6 +28,8 @@ class SliceStore:
             row[:len(vertebra.distance)] = slice_weights(vertebra.distance)
         self.weights = torch.from_numpy(weights)                                          # (V, longest)
 
+        self.heights_mm = [vertebra.heights_mm for vertebra in vertebrae]                 # (3,) or None each
+
     def __len__(self) -> int:
         return len(self.cases)
 
@@ -34,6 +37,15 @@ class SliceStore:
     def megabytes(self) -> float:
         """Memory that the slices take."""
         return sum(images.numel() for images in self.images) / 1e6
+
+    def heights_by_patient(self) -> list[dict[int, np.ndarray]]:
+        """Return each patient's vertebrae that can be measured: label -> heights of thirds (3,) in mm."""
+        patients: dict[str, dict[int, np.ndarray]] = {}
+        for case, heights_mm in zip(self.cases, self.heights_mm, strict=True):
+            patient, label = split_case(case)
+            if heights_mm is not None:
+                patients.setdefault(patient, {})[label] = heights_mm
+        return list(patients.values())
 
     def gather(self, draw: Draw) -> RawSlices:
         """Return the slices of a draw as a batch, in the original frame."""

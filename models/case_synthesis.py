@@ -16,6 +16,7 @@ from util.vertebrae import ANATOMICAL_ORDER, label_name, split_case
 from util.volume import STRAIGHTENED_SHAPE, Volume, pad_columns, write_volume
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not need it
+    from models.height_prior import HeightPrior
     from models.iterative_inference import Restoration, Synthesis
     from models.slice_generation import PlaneModel
 
@@ -35,6 +36,7 @@ class SynthesisSettings:
     iterative: str = "adjacent"            # adjacent, fractured or none
     grades: dict[str, int] = field(default_factory=dict)
     device: str = "cpu"                    # cpu, cuda or cuda:<number>
+    heights: str = "agreed"                # agreed, head or drawn
     batch_slices: int = 8
     amp: bool = False
     threads: int | None = None             # of this process; None for the library's choice
@@ -47,11 +49,12 @@ class Models:
     planes: tuple["PlaneModel", ...]
     columns: int
     takes_heatmap: bool
+    prior: "HeightPrior | None"
 
 
 def recipe(settings: SynthesisSettings) -> str:
     """Return a short digest of what decides the result, weights and method."""
-    digest = hashlib.sha256(settings.iterative.encode())
+    digest = hashlib.sha256(f"{settings.iterative} {settings.heights}".encode())
     for path in settings.checkpoints:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -67,6 +70,7 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     import torch
 
     from models.checkpoint import load_generator
+    from models.height_prior import HeightPrior
     from models.slice_generation import PlaneModel, prepare_for_inference
 
     place = torch.device(device)
@@ -78,7 +82,9 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     if len(set(names)) != len(names) or len(columns) != 1:
         raise InputError(f"{checkpoints[-1]}: expected the other plane than {checkpoints[0]}, and its "
                          f"columns, found {' and '.join(names)}, {sorted(columns)} columns; choose others")
-    return Models(planes, columns.pop(), any(settings["attention"] != "none" for _, settings in loaded))
+    priors = [settings["height_prior"] for _, settings in loaded if settings["height_prior"]]
+    return Models(planes, columns.pop(), any(settings["attention"] != "none" for _, settings in loaded),
+                  HeightPrior.from_json(priors[0]) if priors else None)
 
 
 def share_cores(jobs: int, threads: int | None) -> int | None:
@@ -125,7 +131,7 @@ def synthesize_case(settings: SynthesisSettings, digest: str, case: str) -> str 
     scan = Scan(volumes.ct, volumes.label, heatmap)
     result = synthesize(scan, label, models.planes, iterative=settings.iterative != "none",
                         restorable=fractured if settings.iterative == "fractured" else None,
-                        batch_slices=settings.batch_slices)
+                        heights=settings.heights, prior=models.prior, batch_slices=settings.batch_slices)
     for path, array in ((fake_ct(settings.output, case), result.scan.ct),
                         (fake_label(settings.output, case), result.scan.label)):
         write_volume(path, Volume(pad_columns(array, STRAIGHTENED_SHAPE[1]), volumes.affine))

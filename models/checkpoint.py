@@ -26,12 +26,13 @@ def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, A
     Args:
         path: ends in `.safetensors`.
         generator: its `arguments` rebuild it.
-        settings: `plane`, `crop_cols`, `attention` (`heatmap` or `none`), and `training`: steps and metrics.
+        settings: `plane`, `crop_cols`, `attention` (`heatmap` or `none`); maybe `training`, steps and
+            metrics, and `height_prior`, as `models.height_prior.HeightPrior.as_json` gives it.
     """
     from safetensors.torch import save
 
     description = {"arguments": generator.arguments, "settings": {name: settings[name] for name in SETTINGS},
-                   "training": settings.get("training", {})}
+                   "training": settings.get("training", {}), "height_prior": settings.get("height_prior")}
     weights = {name: value.detach().to("cpu", copy=True).contiguous()
                for name, value in generator.state_dict().items()}
     with atomic_path(path) as temporary:
@@ -61,7 +62,8 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         description = json.loads(metadata[KIND])
         settings = {name: description["settings"][name] for name in SETTINGS}
-        return description["arguments"], settings | {"training": description["training"]}
+        return description["arguments"], settings | {"training": description["training"],
+                                                     "height_prior": description.get("height_prior")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the description of a generator, found a damaged one; "
                          f"choose another generator of {TRAIN}") from error

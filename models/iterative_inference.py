@@ -2,10 +2,12 @@
 
 A pass takes one vertebra out of the scan, lets the generator draw a healthy one in each of its slices, and
 closes the gap to the predicted height. CT, labels and heatmap move with every pass by the same row map.
-One height serves the whole vertebra: the median of its slices' heights, averaged over the planes.
+One height serves the whole vertebra. It is `agreed`, where what was drawn is stretched to the heights that
+the other vertebrae of the scan imply (`models.height_prior`); or the `head`'s, the median of the slices'
+predicted heights averaged over the planes; or that of the body as it was `drawn`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from models.agreed_height import DRAWN, DrawnGap, WantedHeight, fit_height
+from models.height_prior import HeightPrior
 from models.slice_generation import FADE_MM, PlaneFrame, PlaneModel, Scan, generate_plane
+from util.body_heights import third_heights
 from util.geometry import (
     GAP_ROWS,
     close_gap_maps,
@@ -35,12 +40,13 @@ class Restoration:
     """One pass: a vertebra and its predicted height."""
 
     label: int
-    height_mm: float                    # mean of the planes' heights
+    height_mm: float                    # predicted by the networks: mean of the planes' heights
     rows: int                           # the height that was composed
     original_height_mm: float           # the extent of the vertebra before the pass
     spread_mm: float                    # standard deviation of the slices' heights
     plane_heights_mm: dict[str, float]  # median of the slices' heights, per plane
     voxels: int                         # of the restored body; 0 where the generator drew none
+    agreed_mm: tuple[float, ...] = ()   # thirds, as the other vertebrae imply; () without a prior
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Synthesis:
 
 
 def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterative: bool = True,
-               restorable: Collection[int] | None = None, batch_slices: int = 8) -> Synthesis:
+               restorable: Collection[int] | None = None, batch_slices: int = 8,
+               heights: str = "head", prior: HeightPrior | None = None) -> Synthesis:
     """Replace a vertebra by the healthy one that its restored neighbours imply.
 
     Args:
@@ -62,20 +69,51 @@ def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterativ
         iterative: restore the upper, then the lower neighbour first.
         restorable: labels whose restoration is wanted; None for all.
         batch_slices: slices that go through a network at once.
+        heights: `agreed`, `head` or `drawn`; the head's where nothing can be agreed upon.
+        prior: what vertebrae say of each other's heights; for `agreed`.
 
     Returns:
         The scan with the restored interval centred where the target was.
     """
     original_top, _ = row_extent(scan.label == label)
     passes = []
+    choose = _height_chooser(scan, label, heights, prior)
     for neighbour in restorable_neighbours(scan, label, restorable) if iterative else []:
-        restored, step = restore_vertebra(scan, neighbour, models, batch_slices)
+        restored, step = restore_vertebra(scan, neighbour, models, batch_slices, choose(neighbour))
         passes.append(step)
         scan = restored if step.voxels else scan
     top, _ = row_extent(scan.label == label)
     scan = shift_rows(scan, original_top - top)
-    scan, step = restore_vertebra(scan, label, models, batch_slices)
+    scan, step = restore_vertebra(scan, label, models, batch_slices, choose(label))
     return Synthesis(scan, (*passes, step))
+
+
+def _height_chooser(scan: Scan, target: int, heights: str,
+                    prior: HeightPrior | None) -> Callable[[int], WantedHeight]:
+    """Return what tells the height that a vertebra shall be restored to."""
+    if heights == "drawn":
+        return lambda label: DRAWN
+    if heights == "head" or prior is None:
+        return lambda label: None
+    measured = whole_heights_mm(scan, target)
+    return lambda label: implied_heights_mm(label, measured, prior)
+
+
+def whole_heights_mm(scan: Scan, target: int) -> dict[int, np.ndarray]:
+    """Return the heights in mm of the thirds (3,) of every vertebra but the target that is wholly there."""
+    present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0, target}
+    return third_heights(scan.label, [other for other in present if not is_cut_off(scan, other)])
+
+
+def implied_heights_mm(label: int, heights: Mapping[int, np.ndarray],
+                       prior: HeightPrior) -> np.ndarray | None:
+    """Return the healthy heights (3,) of a vertebra that the healthy ones among the others imply, in mm.
+
+    None for a level that the prior does not know, and where no other vertebra can be measured.
+    """
+    others = prior.healthy({other: height_mm for other, height_mm in heights.items() if other != label})
+    predicted = prior.predict(label, others) if others else None
+    return None if predicted is None else np.exp(predicted[0])
 
 
 def restorable_neighbours(scan: Scan, label: int, wanted: Collection[int] | None = None) -> list[int]:
@@ -98,30 +136,46 @@ def is_cut_off(scan: Scan, label: int) -> bool:
     return bool((ends_above | ends_below).sum() > CUT_OFF_FRACTION * columns.sum())
 
 
-def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
-                     batch_slices: int) -> tuple[Scan, Restoration]:
-    """Take a vertebra out and close the gap around the one that the generators draw."""
+def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel], batch_slices: int,
+                     wanted: WantedHeight = None) -> tuple[Scan, Restoration]:
+    """Take a vertebra out and close the gap around the one that the generators draw.
+
+    Args:
+        scan: that shows it.
+        label: the vertebra.
+        models: one per plane; two are fused.
+        batch_slices: slices that go through a network at once.
+        wanted: height of the restored body.
+    """
     top, bottom = row_extent(scan.label == label)
     frames = [generate_plane(scan, label, model, batch_slices) for model in models]
     plane_heights = {model.plane: float(frame.heights_mm.median())
                      for model, frame in zip(models, frames, strict=True)}
     height_mm = sum(plane_heights.values()) / len(plane_heights)
-    rows = min(max(round(height_mm), 1), GAP_ROWS)
-    restored = _close(scan, label, rows, frames)
+    fitted = fit_height(_fused(frames), wanted)
+    gap, rows = fitted or (_fused(frames), min(max(round(height_mm), 1), GAP_ROWS))
+    restored = _close(scan, label, rows, gap)
     spread_mm = float(torch.cat([frame.heights_mm for frame in frames]).std(correction=0))
     voxels = int(np.count_nonzero(restored.label == label))
-    original_mm = float(bottom - top)
-    return restored, Restoration(label, height_mm, rows, original_mm, spread_mm, plane_heights, voxels)
+    agreed = tuple(wanted.tolist()) if isinstance(wanted, np.ndarray) and fitted else ()
+    return restored, Restoration(label, height_mm, rows, float(bottom - top), spread_mm, plane_heights,
+                                 voxels, agreed)
 
 
-def _close(scan: Scan, label: int, rows: int, frames: Sequence[PlaneFrame]) -> Scan:
-    """Close the gap to `rows` around the fused frames; labels and heatmap move along."""
+def _fused(frames: Sequence[PlaneFrame]) -> DrawnGap:
+    """Average what the planes drew."""
+    return DrawnGap(*(torch.stack(list(drawn)).mean(0) for drawn in
+                      zip(*((frame.ct, frame.body) for frame in frames), strict=True)))
+
+
+def _close(scan: Scan, label: int, rows: int, drawn_gap: DrawnGap) -> Scan:
+    """Close the gap to `rows` around what was drawn; labels and heatmap move along."""
     old = scan.label == label
     top, bottom = row_extent(old)
     extent = torch.tensor([top]), torch.tensor([bottom]), torch.tensor([rows])
-    probability = torch.stack([frame.body for frame in frames]).mean(0)               # (G, C, Z)
-    new = solid_body(_closed(np.zeros_like(scan.ct), (probability > 0.5).to(torch.uint8), extent) > 0)
-    drawn = torch.stack([frame.ct for frame in frames]).mean(0).clamp(-1.0, 1.0).add(1.0).mul(127.5)
+    body = (drawn_gap.probability > 0.5).to(torch.uint8)                              # (G, C, Z)
+    new = solid_body(_closed(np.zeros_like(scan.ct), body, extent) > 0)
+    drawn = drawn_gap.ct.clamp(-1.0, 1.0).add(1.0).mul(127.5)
     share = drawn_share(old.any(axis=0) | new.any(axis=0)) * scan.ct.any(axis=0)      # (C, Z)
     gap = torch.lerp(stretched_block(scan.ct[top:bottom], rows), drawn, torch.from_numpy(share))
     ct = _closed(scan.ct, gap.round().to(torch.uint8), extent)

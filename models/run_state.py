@@ -11,6 +11,7 @@ import torch
 
 from models.base_model import BaseModel
 from models.checkpoint import SETTINGS, load_state, save_generator, save_state
+from models.height_prior import HeightPrior
 from util.errors import InputError
 from util.paths import make_folder, read_json, write_json
 
@@ -36,8 +37,9 @@ def check_writable(folder: Path) -> None:
 class RunState:
     """Steps taken, the best validation, and the files that keep them."""
 
-    def __init__(self, folder: Path, options: Namespace, model: BaseModel, cases: list[str]) -> None:
-        self.folder, self.options, self.model, self.cases = folder, options, model, cases
+    def __init__(self, folder: Path, options: Namespace, model: BaseModel, cases: list[str],
+                 prior: HeightPrior | None = None) -> None:
+        self.folder, self.options, self.model, self.cases, self.prior = folder, options, model, cases, prior
         self.step = 0
         self.best_score = float("-inf")
         self.best_step: int | None = None
@@ -82,6 +84,7 @@ class RunState:
         settings["training"] = {"steps": self.step, "vertebrae": len(self.cases),
                                 "batch_size": self.options.batch_size, "seed": self.options.seed,
                                 "metrics": json_numbers(self.metrics)}
+        settings["height_prior"] = None if self.prior is None else self.prior.as_json()
         save_generator(self.folder / name, self.model.networks["generator"], settings)
 
     def check_same_run(self) -> None:

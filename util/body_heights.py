@@ -6,6 +6,7 @@ top of the target's own connected body, so a hole inside does not shorten it. Ea
 extent: its slices, and in each slice its depth.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +133,24 @@ def third_heights_mm(body: BodyHeights) -> np.ndarray:
         return np.full(len(THIRDS) + 1, np.nan)
     mean = np.mean(thirds, axis=0)
     return np.append(mean, mean.mean())
+
+
+def third_heights(labels: np.ndarray, wanted: Iterable[int]) -> dict[int, np.ndarray]:
+    """Return the heights in mm of the thirds (3,) of those vertebrae of a label volume that can be measured.
+
+    Args:
+        labels: (rows, columns, slices), rows of 1 mm.
+        wanted: labels.
+    """
+    heights = {}
+    for label in wanted:
+        try:
+            thirds = third_heights_mm(measure_body(own_body(labels, label)))[:len(THIRDS)]
+        except UndefinedHeightError:
+            continue
+        if (thirds > 0).all():  # not so where one is NaN
+            heights[label] = thirds
+    return heights
 
 
 def _slice_thirds(heights: np.ndarray) -> np.ndarray:

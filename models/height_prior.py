@@ -1,0 +1,188 @@
+"""What a spine's other vertebrae say about the height of one: a Gaussian process along the spine.
+
+The logarithms of the anterior, middle and posterior height of all healthy vertebrae of a person are taken
+for jointly Gaussian: a mean per level, what a person's vertebrae share (covariance `person`), and what each
+has of its own (covariance `own`), whose correlation falls with the distance in levels:
+
+    cov(x_i, x_j) = person + own * memory ** |i - j|
+
+So the healthy height of a vertebra follows from those of the others by kriging (best linear unbiased
+prediction; Henderson 1975, Robinson 1991), with whatever vertebrae the scan shows. Those that are too low for
+what the others say are taken for fractured and left out, whether anybody has graded them or not.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from util.body_heights import THIRDS
+from util.vertebrae import ANATOMICAL_ORDER
+
+MEMORIES = (0.0, 0.2, 0.4, 0.6, 0.8)   # tried; the likeliest is kept
+LEAST_PATIENTS = 5                     # fewer say nothing about a covariance
+SHRINKAGE = 0.1                        # of a covariance towards its diagonal: few patients overstate it
+OUTLIER_SD = 2.5                       # a vertebra lower than this for what the others say is fractured
+ITERATIONS = 30                        # of the expectation-maximisation
+
+Heights = Mapping[int, np.ndarray]     # label -> (3,) mm: anterior, middle, posterior
+
+
+@dataclass(frozen=True)
+class HeightPrior:
+    """The fitted process.
+
+    Attributes:
+        mean: (3,) mean log height (mm) per label.
+        person, own: (3, 3) covariances of log heights.
+        memory: correlation of `own` between adjacent levels, 0..1.
+    """
+
+    mean: dict[int, np.ndarray]
+    person: np.ndarray
+    own: np.ndarray
+    memory: float
+
+    def predict(self, label: int, others: Heights) -> tuple[np.ndarray, np.ndarray] | None:
+        """Predict the log heights of a healthy vertebra.
+
+        Args:
+            label: the vertebra.
+            others: heights of other, healthy vertebrae; those of unknown levels are not used.
+
+        Returns:
+            Mean (3,) and covariance (3, 3) of its log heights in mm; None for a level without a mean.
+        """
+        if label not in self.mean:
+            return None
+        known = [other for other in others if other != label and other in self.mean]
+        prior = self._covariance([label], [label])
+        if not known:
+            return self.mean[label], prior
+        residual = np.concatenate([np.log(others[other]) - self.mean[other] for other in known])
+        across = self._covariance([label], known)
+        gain = np.linalg.solve(self._covariance(known, known), across.T).T               # (3, 3 n)
+        return self.mean[label] + gain @ residual, prior - gain @ across.T
+
+    def healthy(self, heights: Heights) -> dict[int, np.ndarray]:
+        """Leave out, one after the other, the vertebra that is lowest for what the rest says."""
+        kept = {label: value for label, value in heights.items() if label in self.mean}
+        while len(kept) > 2:
+            scores = {label: self._score(label, kept) for label in kept}
+            worst = min(scores, key=scores.__getitem__)
+            if scores[worst] > -OUTLIER_SD:
+                break
+            del kept[worst]
+        return kept
+
+    def _score(self, label: int, heights: Heights) -> float:
+        """Return how many standard deviations the lowest third is above (negative: below) its prediction."""
+        predicted = self.predict(label, heights)
+        assert predicted is not None  # `healthy` keeps known levels alone
+        mean, covariance = predicted
+        return float(((np.log(heights[label]) - mean) / np.sqrt(covariance.diagonal())).min())
+
+    def _covariance(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+        """Return the covariance between the log heights of levels, (3 rows, 3 columns)."""
+        correlation = self.memory ** _distances(rows, columns)
+        return np.kron(np.ones_like(correlation), self.person) + np.kron(correlation, self.own)
+
+    def summary(self) -> str:
+        """Return how well it predicts: the spread of what a vertebra has of its own."""
+        spread = ", ".join(f"{100 * sd:.1f} % {third}" for third, sd in
+                           zip(THIRDS, np.sqrt(self.own.diagonal()), strict=True))
+        return f"height prior of {len(self.mean)} levels: a healthy vertebra's own spread is {spread}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the process as JSON-ready values."""
+        return {"mean": {str(label): mean.tolist() for label, mean in self.mean.items()},
+                "person": self.person.tolist(), "own": self.own.tolist(), "memory": self.memory}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "HeightPrior":
+        """Undo `as_json`."""
+        return cls({int(label): np.array(mean) for label, mean in content["mean"].items()},
+                   np.array(content["person"]), np.array(content["own"]), float(content["memory"]))
+
+
+def _distances(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+    """Return how many levels apart vertebrae are, (rows, columns); T13 and L6 count as half a level on."""
+    places = {label: float(place) for place, label in enumerate(ANATOMICAL_ORDER)}
+    first, second = (np.array([places[label] for label in labels]) for labels in (rows, columns))
+    return np.abs(first[:, None] - second[None])
+
+
+def fit_height_prior(patients: Collection[Heights]) -> HeightPrior | None:
+    """Fit the process to healthy vertebrae of many patients.
+
+    Args:
+        patients: per patient the heights of his healthy vertebrae.
+
+    Returns:
+        The likeliest process; None where fewer than five patients show two vertebrae or more.
+    """
+    useful = [heights for heights in patients if len(heights) > 1]
+    if len(useful) < LEAST_PATIENTS:
+        return None
+    mean = level_means(useful)
+    residuals = [{label: np.log(value) - mean[label] for label, value in heights.items()}
+                 for heights in useful]
+    fits = [_fit_covariances(residuals, mean, memory) for memory in MEMORIES]
+    return max(fits, key=lambda fit: _log_likelihood(fit, residuals))
+
+
+def level_means(patients: Collection[Heights]) -> dict[int, np.ndarray]:
+    """Return the mean log height of each level as a least-squares fit of level and person effects.
+
+    A plain mean would take a level that only tall people's scans show for a tall one.
+    """
+    labels = sorted({label for heights in patients for label in heights}, key=ANATOMICAL_ORDER.index)
+    mean = {label: np.zeros(len(THIRDS)) for label in labels}
+    size = [np.zeros(len(THIRDS)) for _ in patients]
+    for _ in range(ITERATIONS):
+        for label in labels:
+            mean[label] = np.mean([np.log(heights[label]) - size[number]
+                                   for number, heights in enumerate(patients) if label in heights], axis=0)
+        size = [np.mean([np.log(value) - mean[label] for label, value in heights.items()], axis=0)
+                for heights in patients]
+        centre = np.mean(size, axis=0)
+        size = [one - centre for one in size]
+    return mean
+
+
+def _fit_covariances(residuals: Sequence[Heights], mean: dict[int, np.ndarray], memory: float) -> HeightPrior:
+    """Fit `person` and `own` for one memory by expectation-maximisation (Laird & Ware 1982)."""
+    every = np.concatenate([np.stack(list(one.values())) for one in residuals])
+    person, own = np.cov(every.T) / 2, np.cov(every.T) / 2
+    for _ in range(ITERATIONS):
+        shared, rest, count = np.zeros((3, 3)), np.zeros((3, 3)), 0
+        for one in residuals:
+            labels = list(one)
+            inverse = np.linalg.inv(memory ** _distances(labels, labels))                # (n, n)
+            values = np.stack([one[label] for label in labels])                          # (n, 3)
+            weight = inverse.sum()
+            posterior = np.linalg.inv(np.linalg.inv(person) + weight * np.linalg.inv(own))
+            effect = posterior @ np.linalg.solve(own, inverse.sum(0) @ values)           # (3,)
+            left = values - effect
+            shared += np.outer(effect, effect) + posterior
+            rest += left.T @ inverse @ left + weight * posterior
+            count += len(labels)
+        person, own = _shrunk(shared / len(residuals)), _shrunk(rest / count)
+    return HeightPrior(mean, person, own, memory)
+
+
+def _shrunk(covariance: np.ndarray) -> np.ndarray:
+    """Shrink a covariance towards its diagonal."""
+    return (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(covariance.diagonal())
+
+
+def _log_likelihood(prior: HeightPrior, residuals: Sequence[Heights]) -> float:
+    """Return the log likelihood of the residuals, up to a constant."""
+    total = 0.0
+    for one in residuals:
+        labels = list(one)
+        covariance = prior._covariance(labels, labels)
+        values = np.concatenate([one[label] for label in labels])
+        total -= np.linalg.slogdet(covariance)[1] + values @ np.linalg.solve(covariance, values)
+    return total
