@@ -23,7 +23,7 @@ from util.body_heights import (
 from util.geometry import GAP_ROWS, row_extent
 
 FACTOR_LIMITS = (0.5, 2.0)  # of a stretch: what needs more was not drawn
-ROUNDS = 4                  # of stretching and measuring; the thirds then agree within 0.1 mm
+ROUNDS = 6                  # of stretching and measuring; the thirds of a body then agree within 0.1 mm
 THIRD_CENTRES = (np.arange(len(THIRDS)) + 0.5) / len(THIRDS)
 
 
@@ -75,16 +75,16 @@ def stretch_to(gap: DrawnGap, heights_mm: np.ndarray) -> tuple[DrawnGap, int] | 
     except UndefinedHeightError:
         return None
     middle = sum(body.rows) / 2 - 1                    # one row was padded
-    factor = np.ones(len(THIRDS))
-    stretched = gap
-    for _ in range(ROUNDS):
-        factor *= heights_mm / third_heights_mm(body)[:len(THIRDS)]
-        stretched = _stretch(gap, middle, _column_factors(body, np.clip(factor, *FACTOR_LIMITS)))
-        try:
-            body = measure_gap(stretched.probability)
-        except UndefinedHeightError:
-            return None
-    return centred(stretched)
+    measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
+    best, least_mm = gap, np.inf
+    for _ in range(ROUNDS):  # whole rows are measured, so that a round may overshoot: the best one is kept
+        factor = np.clip(factor * heights_mm / measured_mm, *FACTOR_LIMITS)
+        stretched = _stretch(gap, middle, _column_factors(body, factor))
+        measured_mm = third_heights_mm(measure_gap(stretched.probability))[:len(THIRDS)]
+        error_mm = float(np.abs(measured_mm - heights_mm).max())
+        if error_mm < least_mm:
+            best, least_mm = stretched, error_mm
+    return centred(best)
 
 
 def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:

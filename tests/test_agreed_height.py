@@ -1,0 +1,73 @@
+"""Stretching what was drawn: boxes and wedges whose heights can be counted."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.agreed_height import DRAWN, DrawnGap, fit_height, measure_gap
+from util.body_heights import third_heights_mm
+from util.geometry import GAP_ROWS
+
+COLUMNS, SLICES = 64, 32
+FRONT, BACK = 16, 46   # thirty columns deep
+BONE, AROUND = 0.5, -0.5
+
+
+def drawn(probability: torch.Tensor) -> DrawnGap:
+    return DrawnGap(torch.where(probability > 0.5, BONE, AROUND), probability)
+
+
+def box(top: int = 8, bottom: int = 32) -> DrawnGap:
+    probability = torch.zeros(GAP_ROWS, COLUMNS, SLICES)
+    probability[top:bottom, FRONT:BACK, 6:26] = 1.0
+    return drawn(probability)
+
+
+def body() -> DrawnGap:
+    """Endplates that are neither flat nor level, with a soft edge of two rows: no two columns end alike."""
+    row, column, index = (torch.arange(size) + 0.5 for size in (GAP_ROWS, COLUMNS, SLICES))
+    hollow = ((column - 31) / 15).square()[:, None] + ((index - 16) / 12).square()        # (C, Z)
+    top = 9.3 - 1.3 * hollow + 0.02 * column[:, None] + 0.03 * index
+    bottom = 31.2 + 1.1 * hollow - 0.03 * index
+    inside = torch.minimum(row[:, None, None] - top, bottom - row[:, None, None])         # (G, C, Z)
+    probability = (inside / 2 + 0.5).clamp(0, 1) * (hollow < 1.6)
+    return drawn(probability)
+
+
+@given(heights=st.tuples(*[st.floats(19.0, 30.0)] * 3))
+@settings(max_examples=25, deadline=None)
+def test_thirds_get_the_wanted_heights(heights):
+    gap, rows = fit_height(body(), np.array(heights))
+    assert third_heights_mm(measure_gap(gap.probability))[:3] == pytest.approx(heights, abs=0.3)
+    occupied = np.flatnonzero((gap.probability > 0.5).numpy().any(axis=(1, 2)))
+    assert rows == occupied[-1] + 1 - occupied[0] and occupied[0] == (GAP_ROWS - rows) // 2
+
+
+def test_equal_thirds_give_a_box_at_the_gaps_centre():
+    gap, rows = fit_height(box(2, 26), np.full(3, 30.0))
+    assert rows == 30
+    occupied = np.flatnonzero((gap.probability > 0.5).numpy().any(axis=(1, 2)))
+    assert (occupied[0], occupied[-1]) == (5, 34)  # (40 - 30) / 2
+    inside = (gap.probability > 0.9)
+    assert (gap.ct[inside] > 0.4).all()  # the image moves with the body
+
+
+def test_a_wedge_keeps_its_back():
+    gap, _ = fit_height(body(), np.array([16.0, 20.0, 24.0]))
+    anterior, middle, posterior = third_heights_mm(measure_gap(gap.probability))[:3]
+    assert (anterior, middle, posterior) == pytest.approx((16, 20, 24), abs=0.3)
+
+
+def test_as_drawn_moves_by_whole_rows_alone():
+    gap, rows = fit_height(box(3, 27), DRAWN)
+    assert rows == 24
+    assert torch.equal(gap.probability, box(8, 32).probability)
+
+
+def test_the_head_decides_where_nothing_is_wanted_or_drawn():
+    nothing = DrawnGap(torch.zeros(GAP_ROWS, COLUMNS, SLICES), torch.zeros(GAP_ROWS, COLUMNS, SLICES))
+    assert fit_height(box(), None) is None
+    assert fit_height(nothing, np.full(3, 25.0)) is None
+    assert fit_height(nothing, DRAWN) is None
