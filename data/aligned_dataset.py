@@ -1,9 +1,8 @@
 """Cases as training reads them, and what each epoch draws from them.
 
-`load_case` reads and crops a straightened case and its heatmap. `cut_vertebra` keeps the slices
-that may be drawn. `epoch_batches` draws: every vertebra once an epoch, one slice of its central 4/5, the
-centre most likely. All chance of an epoch follows from the seed and the epoch's number, so that a run can
-go on from anywhere.
+`load_case` reads and crops a straightened case and its heatmap. `cut_vertebra` keeps the slices of its body.
+`epoch_batches` draws: every vertebra once an epoch, one of its slices, the centre most likely. All chance of
+an epoch follows from the seed and the epoch's number, so that a run can go on from anywhere.
 """
 
 from collections.abc import Collection, Iterator
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from data.slice_cache import SliceStore
 
 SLICE_AXIS = {"sagittal": 2, "coronal": 1}
-CENTRAL_FRACTION = 0.8  # of the body's slices: further out it is rim and partial volume
-END_WEIGHT = 0.5        # of a slice at the ends of that part, against 1 at the centre
+END_WEIGHT = 0.5        # of a slice at the ends of the body, against 1 at the centre
 MAKE_HEATMAPS = "python Attention/grad_CAM_3d_sagittal.py"
 
 
@@ -111,7 +109,7 @@ def slice_distances(count: int) -> np.ndarray:
 
 
 def cut_vertebra(case: str, volumes: CaseVolumes, healthy: Collection[int], plane: str) -> VertebraSlices:
-    """Keep the central 4/5 of a vertebra's slices.
+    """Keep the slices of a vertebra's body.
 
     Args:
         case: names the vertebra.
@@ -129,20 +127,18 @@ def cut_vertebra(case: str, volumes: CaseVolumes, healthy: Collection[int], plan
         raise InputError(f"case '{case}': expected a body of at most {GAP_ROWS} rows (mm), found "
                          f"{bottom - top}; correct its mask or take it out of the cohort")
     first, last = body_slices(body, plane)
-    distance = slice_distances(last - first)
-    central = np.abs(distance) <= CENTRAL_FRACTION
     others = np.isin(volumes.label, list(set(healthy) - {target}))
     masks = body.astype(np.uint8) | (others.astype(np.uint8) << 1)
     channels = [volumes.ct, masks] + ([] if volumes.heatmap is None else [volumes.heatmap])
-    index = np.arange(first, last)[central]
-    images = np.stack([np.moveaxis(channel, SLICE_AXIS[plane], 0)[index] for channel in channels], axis=1)
+    slices = [np.moveaxis(channel, SLICE_AXIS[plane], 0)[first:last] for channel in channels]
     heights_mm = third_heights(volumes.label, [target]).get(target)
-    return VertebraSlices(case, np.ascontiguousarray(images), distance[central], top, bottom, heights_mm)
+    distance = slice_distances(last - first)
+    return VertebraSlices(case, np.stack(slices, axis=1), distance, top, bottom, heights_mm)
 
 
 def slice_weights(distance: np.ndarray) -> np.ndarray:
     """Return how likely each slice is drawn, up to a factor: 1 at the centre, falling linearly to 1/2."""
-    return 1.0 - (1.0 - END_WEIGHT) * np.abs(distance) / CENTRAL_FRACTION
+    return 1.0 - (1.0 - END_WEIGHT) * np.abs(distance)
 
 
 class Draw(NamedTuple):

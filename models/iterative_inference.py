@@ -32,6 +32,7 @@ from util.geometry import (
 )
 from util.vertebrae import neighbours
 
+TINY = 1e-6  # what no plane has drawn counts as nothing
 CUT_OFF_FRACTION = 0.05  # of a body's columns that end where the scan has no more voxels
 
 
@@ -163,9 +164,10 @@ def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel], batch
 
 
 def _fused(frames: Sequence[PlaneFrame]) -> DrawnGap:
-    """Average what the planes drew."""
-    return DrawnGap(*(torch.stack(list(drawn)).mean(0) for drawn in
-                      zip(*((frame.ct, frame.body) for frame in frames), strict=True)))
+    """Average what the planes drew, each as far as it can be trusted."""
+    total = sum(frame.trust for frame in frames).clamp_min(TINY)                      # (1, C, Z)
+    return DrawnGap(*(sum(drawn * frame.trust for drawn, frame in zip(planes, frames, strict=True)) / total
+                      for planes in zip(*((frame.ct, frame.body) for frame in frames), strict=True)))
 
 
 def _close(scan: Scan, label: int, rows: int, drawn_gap: DrawnGap) -> Scan:

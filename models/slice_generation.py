@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from data.aligned_dataset import CENTRAL_FRACTION, SLICE_AXIS, body_slices
+from data.aligned_dataset import SLICE_AXIS, body_slices
 from data.slice_input import RawSlices, SliceInput, build_slice_input, inference_context
 from util.geometry import GAP_ROWS, gap_top, row_extent
 
 FADE_MM = 4                  # from the body's outline outwards, the drawn CT gives way to what lay there
 MARGIN_SLICES = FADE_MM - 1  # drawn beyond the body's ends
+RIM = 0.8                    # place of a slice, 0 the body's centre and 1 its end, from which on it is rim
+LEAST_TRUST = 0.02           # of a slice beyond the body's ends
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class PlaneFrame(NamedTuple):
 
     ct: Tensor          # (G, C, Z) float32 -1..1; 0 in slices that were not drawn
     body: Tensor        # (G, C, Z) float32 probability; 0 likewise
-    heights_mm: Tensor  # (S,) predicted height of each slice of the body's central 4/5, where training draws
+    heights_mm: Tensor  # (S,) predicted height of each slice of the body's central 4/5
+    trust: Tensor       # (1, 1, Z) or (1, C, 1), 0..1: falls at the body's first and last slices
 
 
 def prepare_for_inference(generator: nn.Module) -> nn.Module:
@@ -73,20 +76,29 @@ def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int)
     offset = (index - (first + end - 1) / 2) / half_length                          # (S,) -1..1 in the body
     raw = _raw_slices(scan, body, model.plane, index, offset.clamp(-1.0, 1.0))
     ct, probability, heights_mm = _run(model, raw, batch_slices)
-    rim = offset.abs() > CENTRAL_FRACTION
+    rim = offset.abs() > RIM
     probability[rim] *= _outline(body, model.plane, index[rim])
     return PlaneFrame(
         _lay_out(ct, index, count, model.plane),
         _lay_out(probability, index, count, model.plane),
         heights_mm[~rim],
+        _lay_out(_trust(offset)[:, None, None], index, count, model.plane),
     )
+
+
+def _trust(offset: Tensor) -> Tensor:
+    """Return how much slices at places (S,) count beside the other plane's: 1, falling to 0 at the rim.
+
+    A slice that only grazes the body says little about its outline; the other plane cuts it there squarely.
+    """
+    return ((1 - offset.abs()) / (1 - RIM)).clamp(LEAST_TRUST, 1.0)
 
 
 def _outline(body: np.ndarray, plane: str, index: Tensor) -> Tensor:
     """Return the columns of slices (S, 1, W) in which the original body has any voxel, 1 or 0.
 
-    Training ends at the body's central 4/5. Further out, where bodies round off, the generator is no judge of
-    their width and depth; a fracture changes these little, so there the original's outline is kept.
+    Where a body rounds off, the generator is no judge of its width and depth; a fracture changes these
+    little, so there the original's outline is kept.
     """
     slices = np.moveaxis(body, SLICE_AXIS[plane], 0)[index.numpy()]                 # (S, R, W)
     return torch.from_numpy(slices.any(axis=1, keepdims=True)).float()

@@ -85,8 +85,8 @@ def test_slices_of_a_vertebra(boxes: BoxCohort, plane: str, columns: int) -> Non
     vertebra = cut_vertebra("p0_20", volumes, healthy={17, 18, 20, 21}, plane=plane)
     first, last = body_slices(volumes.label == 20, plane)
     assert vertebra.images.shape == (len(vertebra.distance), 3, 256, columns)
-    assert 0.75 * (last - first) <= len(vertebra.distance) <= 0.85 * (last - first)
-    assert np.abs(vertebra.distance).max() <= 0.8
+    assert len(vertebra.distance) == last - first
+    assert vertebra.heights_mm == pytest.approx([boxes.healthy_rows["p0_20"]] * 3, abs=0.5)
     assert vertebra.bottom - vertebra.top == boxes.healthy_rows["p0_20"]
     masks = vertebra.images[:, 1]
     assert set(np.unique(masks)) == {0, 1, 2}
@@ -121,7 +121,7 @@ def test_distances_run_from_one_end_to_the_other() -> None:
 
 
 def test_weights_fall_from_one_to_a_half() -> None:
-    weights = slice_weights(np.array([-0.8, -0.4, 0.0, 0.4, 0.8]))
+    weights = slice_weights(np.array([-1.0, -0.5, 0.0, 0.5, 1.0]))
     assert np.allclose(weights, [0.5, 0.75, 1.0, 0.75, 0.5])
 
 

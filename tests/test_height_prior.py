@@ -13,7 +13,8 @@ TABLE_MM = {label: np.array([20.0, 19.0, 21.0]) + number for number, label in en
 
 def spine(rng: np.random.Generator, person_sd: float = 0.06, own_sd: float = 0.03) -> dict[int, np.ndarray]:
     person = person_sd * rng.standard_normal()
-    return {label: table * np.exp(person + own_sd * rng.standard_normal(3)) for label, table in TABLE_MM.items()}
+    return {label: table * np.exp(person + own_sd * rng.standard_normal(3))
+            for label, table in TABLE_MM.items()}
 
 
 @pytest.fixture(scope="module")
