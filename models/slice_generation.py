@@ -15,6 +15,7 @@ from util.geometry import GAP_ROWS, gap_top, row_extent
 
 FADE_MM = 4                  # from the body's outline outwards, the drawn CT gives way to what lay there
 MARGIN_SLICES = FADE_MM - 1  # drawn beyond the body's ends
+SAMPLED_SLICES = 3           # a height alone is asked for from every third slice: a third of a pass's cost
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,22 @@ def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int)
         _lay_out(probability, index, count, model.plane),
         heights_mm[~rim],
     )
+
+
+def sampled_height_mm(scan: Scan, label: int, model: PlaneModel, batch_slices: int) -> float:
+    """Return the median height predicted in every third slice of a body's central 4/5; nothing is drawn.
+
+    Args:
+        as `generate_plane`.
+    """
+    body = scan.label == label
+    first, end = body_slices(body, model.plane)
+    index = torch.arange(first, end)
+    offset = (index - (first + end - 1) / 2) / max((end - 1 - first) / 2, 0.5)      # (S,) -1..1 in the body
+    chosen = (offset.abs() <= CENTRAL_FRACTION).nonzero()[:, 0][::SAMPLED_SLICES]
+    raw = _raw_slices(scan, body, model.plane, index[chosen], offset[chosen])
+    _, _, heights_mm = _run(model, raw, batch_slices)
+    return float(heights_mm.median())
 
 
 def _outline(body: np.ndarray, plane: str, index: Tensor) -> Tensor:
