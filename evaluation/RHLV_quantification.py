@@ -1,7 +1,8 @@
 """Measure the relative height loss of every vertebra: synthetic body against original body.
 
 Reads straightened labels and `label_fake/`; writes a table (CSV, Excel), axial maps of height loss (NIfTI in
-percent, PNG) and curves from anterior to posterior (PNG) into `<output>/RHLV/`.
+percent, PNG) and curves from anterior to posterior (PNG) into `<output>/RHLV/`. Each loss has an interval and
+each vertebra a probability of each grade, from the grade 0 cases of split test (calibration.json).
 """
 
 import argparse
@@ -12,20 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.heights import HeightLoss, central_profiles_mm, height_loss, height_loss_map
-from evaluation.rhlv_table import PARTS, Folders, summarize, table_row, write_record, write_table
+from evaluation.loss_posterior import loss_prior, prevalence
+from evaluation.rhlv_calibration import choose_calibration, judge, weigh
+from evaluation.rhlv_records import Folders, MeasuredCase, read_measured, write_record
+from evaluation.rhlv_table import PARTS, summarize, table_row, write_table
+from evaluation.uncertainty import Calibration
 from util.body_heights import BodyHeights, UndefinedHeightError, measure_body, own_body, third_heights_mm
-from util.cli import add_stage_arguments, run_script
+from util.cli import add_stage_arguments, number_from, run_script
 from util.errors import InputError
 from util.paths import fake_label, make_folder, read_json, straightened_label
 from util.stage import run_stage
-from util.vertebrae import SPLITS, Cohort, label_name, read_cohort, split_case
+from util.vertebrae import SPLITS, Cohort, label_name, neighbours, read_cohort, split_case
 from util.volume import Volume, check_same_grid, read_mask, write_volume
 
 UNDEFINED = np.full(len(PARTS), np.nan)
 
 
-def quantify_case(case: str, folders: Folders, figures: bool) -> str | None:
-    """Measure one vertebra and write its record, map and pictures.
+def quantify_case(case: str, folders: Folders) -> str | None:
+    """Measure one vertebra and write its record and map.
 
     Returns:
         Why its loss is undefined, if it is.
@@ -33,33 +38,35 @@ def quantify_case(case: str, folders: Folders, figures: bool) -> str | None:
     Raises:
         InputError: a file is missing or damaged, grids differ, or the original label is not in its file.
     """
-    original, synthetic = _read_bodies(case, folders)
+    original, synthetic, missing_neighbours = _read_bodies(case, folders)
     after, after_reason = _measure(original, "original")
     before, before_reason = _measure(synthetic, "synthetic")
     if before and after:
         loss, loss_map = height_loss(after, before), height_loss_map(after, before)
         write_volume(folders.loss_map(case), _map_volume(loss_map, before, synthetic.affine))
-        if figures:
-            _draw(case, folders, (after, before), loss, loss_map)
     else:
         loss = HeightLoss(_heights_mm(after), _heights_mm(before), UNDEFINED,
                           "; ".join(filter(None, (after_reason, before_reason))))
-    write_record(folders.record(case), loss)
+    write_record(folders.record(case), loss, missing_neighbours)
     return loss.reason or None
 
 
-def _read_bodies(case: str, folders: Folders) -> tuple[Volume, Volume]:
-    """Read the target's own body, original and synthetic, as boolean volumes on one grid."""
+def _read_bodies(case: str, folders: Folders) -> tuple[Volume, Volume, int]:
+    """Return the target's own body, original and synthetic, as boolean volumes on one grid.
+
+    And how many of its two neighbours are not in the original.
+    """
     _, label = split_case(case)
     paths = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
     original, synthetic = (read_mask(path) for path in paths)
     check_same_grid(original, paths[0], synthetic, paths[1])
-    if not (original.array == label).any():
-        found = [int(value) for value in np.unique(original.array) if value]
+    found = [int(value) for value in np.unique(original.array) if value]
+    if label not in found:
         raise InputError(f"{paths[0]}: expected label {label} ({label_name(label)}), found labels {found}; "
                          f"straighten the case again or take it out of the cohort")
     return (Volume(own_body(original.array, label), original.affine),
-            Volume(own_body(synthetic.array, label), synthetic.affine))
+            Volume(own_body(synthetic.array, label), synthetic.affine),
+            neighbours(label, found).count(None))
 
 
 def _measure(body: Volume, name: str) -> tuple[BodyHeights | None, str]:
@@ -83,19 +90,8 @@ def _map_volume(loss: np.ndarray, synthetic: BodyHeights, affine: np.ndarray) ->
     return Volume((100.0 * loss[None]).astype(np.float32), affine @ slab)
 
 
-def _draw(case: str, folders: Folders, bodies: tuple[BodyHeights, BodyHeights], loss: HeightLoss,
-          loss_map: np.ndarray) -> None:
-    """Draw the map and the curve of a case."""
-    from evaluation.rhlv_figures import draw_curve, draw_map
-
-    patient, label = split_case(case)
-    title = f"{patient}  {label_name(label)}"
-    draw_map(folders.map_picture(case), loss_map, title)
-    draw_curve(folders.curve_picture(case), *central_profiles_mm(*bodies), loss.rhlv, title)
-
-
-def is_complete(case: str, folders: Folders, figures: bool) -> bool:
-    """Tell whether a case's results are there and younger than what they were made from."""
+def is_complete(case: str, folders: Folders) -> bool:
+    """Tell whether a case's record is there and younger than what it was made from."""
     record = folders.record(case)
     sources = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
     if not record.is_file() or not all(source.is_file() for source in sources):
@@ -103,12 +99,33 @@ def is_complete(case: str, folders: Folders, figures: bool) -> bool:
     if record.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         return False
     try:
-        undefined = bool(read_json(record)["reason"])
-    except (InputError, KeyError, TypeError):
+        return {"reason", "rhlv", "missing_neighbours"} <= set(read_json(record))
+    except (InputError, TypeError):
         return False  # no record of ours: measured anew
-    if undefined or not figures:
-        return True
-    return folders.map_picture(case).is_file() and folders.curve_picture(case).is_file()
+
+
+def draw_case(case: str, folders: Folders, calibration: Calibration | None) -> None:
+    """Draw the map and the curve of a case whose loss is defined."""
+    from evaluation.rhlv_figures import draw_curve, draw_map
+
+    patient, label = split_case(case)
+    title = f"{patient}  {label_name(label)}"
+    original, synthetic, _ = _read_bodies(case, folders)
+    bodies = tuple(measure_body(body.array, float(body.spacing_mm[0])) for body in (original, synthetic))
+    measured = read_measured(case, folders)
+    uncertainty = judge(measured, calibration)
+    draw_map(folders.map_picture(case), height_loss_map(*bodies), title, uncertainty)
+    draw_curve(folders.curve_picture(case), *central_profiles_mm(*bodies), measured.rhlv, title, uncertainty)
+
+
+def is_drawn(case: str, folders: Folders, calibration: Calibration | None) -> bool:
+    """Tell whether a case's pictures are younger than its record and show what the calibration says."""
+    from evaluation.rhlv_figures import caption, caption_of
+
+    expected = caption(judge(read_measured(case, folders), calibration))
+    since = folders.record(case).stat().st_mtime
+    return all(path.is_file() and path.stat().st_mtime >= since and caption_of(path) == expected
+               for path in (folders.map_picture(case), folders.curve_picture(case)))
 
 
 def chosen_cases(cohort: Cohort, split: str, output: Path) -> list[str]:
@@ -128,6 +145,25 @@ def chosen_cases(cohort: Cohort, split: str, output: Path) -> list[str]:
     return cases
 
 
+def keep_calibration(calibration: Calibration | None, folders: Folders) -> None:
+    """Write the calibration beside the table, or take away that of an earlier run."""
+    if calibration:
+        calibration.save(folders.calibration)
+    else:
+        folders.calibration.unlink(missing_ok=True)
+
+
+def tabulate(measured: Sequence[MeasuredCase], cohort: Cohort, trained_on: str,
+             calibration: Calibration | None, folders: Folders) -> None:
+    """Write the table and print what is in it."""
+    calibrated_on = set(calibration.origin.cases) if calibration else set()
+    prior = loss_prior(prevalence(cohort)) if calibration else None
+    rows = [table_row(case, cohort, trained_on, judge(case, calibration), weigh(case, calibration, prior),
+                      case.case in calibrated_on) for case in measured]
+    summarize(write_table(rows, folders.output / "RHLV"))
+    print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({len(rows)} vertebrae)")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -142,6 +178,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--trained_on", choices=("train", "none"), default="train",
                         help="what of this cohort the generator was trained on, for the column "
                         "seen_in_training; 'none' for weights from another cohort")
+    parser.add_argument("--calibration", default="auto", metavar="auto|none|FILE",
+                        help="intervals and probabilities of grades: from the grade 0 cases of split test, "
+                        "none, or from the calibration.json of another run with the same weights")
+    parser.add_argument("--level", type=number_from(0.5, 1.0), default=0.9,
+                        help="share of vertebrae whose loss an interval is to cover")
     parser.add_argument("--no_figures", action="store_true", help="write no PNG")
     add_stage_arguments(parser)
     return parser
@@ -155,15 +196,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = Folders(dataroot, args.output)
     cases = chosen_cases(cohort, args.split, args.output)
     make_folder(folders.output / "RHLV")
-    figures = not args.no_figures
-    status = run_stage("RHLV", partial(quantify_case, folders=folders, figures=figures), cases,
-                       partial(is_complete, folders=folders, figures=figures),
-                       jobs=args.jobs, overwrite=args.overwrite)
-    rows = [table_row(case, cohort, folders, args.trained_on) for case in cohort.cases()
-            if is_complete(case, folders, figures=False)]
-    if rows:
-        summarize(write_table(rows, folders.output / "RHLV"))
-        print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({len(rows)} vertebrae)")
+    status = run_stage("RHLV", partial(quantify_case, folders=folders), cases,
+                       partial(is_complete, folders=folders), jobs=args.jobs, overwrite=args.overwrite)
+    measured = [read_measured(case, folders) for case in cohort.cases() if is_complete(case, folders)]
+    calibration = choose_calibration(args.calibration, args.level, cohort, measured)
+    keep_calibration(calibration, folders)
+    if measured:
+        tabulate(measured, cohort, args.trained_on, calibration, folders)
+    if args.no_figures:
+        return status
+    drawn = [case.case for case in measured if case.case in set(cases) and not case.measured["reason"]]
+    status |= run_stage("RHLV pictures", partial(draw_case, folders=folders, calibration=calibration), drawn,
+                        partial(is_drawn, folders=folders, calibration=calibration),
+                        jobs=args.jobs, overwrite=args.overwrite)
     return status
 
 

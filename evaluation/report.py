@@ -5,7 +5,6 @@ report/index.html in the output folder, with its pictures beside it, so that the
 """
 
 import argparse
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from util.body_heights import THIRDS
+from evaluation.report_results import read_if_there, read_predictions, read_rows
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
-from util.paths import atomic_path, fake_label, make_folder, read_json
+from util.paths import atomic_path, fake_label, make_folder
 from util.stage import run_stage
 from util.vertebrae import Cohort, grade_counts, read_cohort
 
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 
 TITLE = "Pseudo-healthy vertebrae and height loss"
 SLICES_CAPTION = "Mid-sagittal slice: original (left) and synthetic (right), bodies outlined"
-TEXT_COLUMNS = ("case", "patient", "kind", "reason")
 GRADING = Path("grading", "metrics.json")
 GENERATION = Path("generation", "generation.json")
+CALIBRATION = Path("RHLV", "calibration.json")
 
 
 @dataclass(frozen=True)
@@ -81,40 +80,6 @@ def has_pictures(case: str, sources: Sources) -> bool:
         copy.is_file() and copy.stat().st_mtime >= original.stat().st_mtime for original, copy in copies)
 
 
-def read_rows(output: Path) -> list[dict[str, Any]]:
-    """Return the rows of the RHLV table, largest loss first, undefined last; none without a table."""
-    from evaluation.grading_table import read_table
-
-    path = output / "RHLV" / "rhlv.csv"
-    if not path.is_file():
-        return []
-    table = read_table(path, TEXT_COLUMNS).fillna({"reason": "", "kind": ""})
-    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]  # its keys are text
-    return sorted(rows, key=_largest_loss, reverse=True)
-
-
-def _largest_loss(row: dict[str, Any]) -> float:
-    """Return the largest loss of a row's thirds; below every number where one is undefined."""
-    losses = [row[f"rhlv_{third}"] for third in THIRDS]
-    return max(losses) if all(math.isfinite(loss) for loss in losses) else -math.inf
-
-
-def read_predictions(output: Path) -> dict[str, tuple[str, str]]:
-    """Return predicted class and where it was judged, of each graded case; empty without grading."""
-    import pandas as pd
-
-    path = output / "grading" / "predictions.csv"
-    if not path.is_file():
-        return {}
-    try:
-        table = pd.read_csv(path, dtype=str).dropna(subset=["predicted"])
-        return {case: (predicted, judged_in) for case, predicted, judged_in
-                in zip(table["case"], table["predicted"], table["judged_in"].fillna(""), strict=True)}
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: expected the grades of SVM_grading.py, found another table ({error}); "
-                         f"run SVM_grading.py again") from error
-
-
 def vertebra_entries(rows: Sequence[dict[str, Any]], sources: Sources) -> "list[VertebraEntry]":
     """Return the entries of the page; pictures are those that were made."""
     from evaluation.report_vertebrae import VertebraEntry
@@ -143,11 +108,6 @@ def headline(rows: Sequence[dict[str, Any]], grading: Any, generation: Any) -> l
     return tiles
 
 
-def read_if_there(path: Path) -> Any:
-    """Return a JSON file's content, or None where there is no file."""
-    return read_json(path) if path.is_file() else None
-
-
 def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]],
                  checkpoint: Path | None) -> None:
     """Add every section whose stage was run to the open page."""
@@ -172,7 +132,7 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
         copy_file(scatter, sources.folder / scatter.name)
         page.add_grading(grading, scatter.name)
     if rows:
-        add_vertebrae(vertebra_entries(rows, sources))
+        add_vertebrae(vertebra_entries(rows, sources), read_if_there(sources.output / CALIBRATION))
 
 
 def add_training(checkpoint: Path, sources: Sources) -> None:

@@ -36,6 +36,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 12px; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 th { font-size: 13px; color: var(--soft); font-weight: 600; }
 td.figure, th.figure { text-align: right; }
+.interval { font-size: 11px; color: var(--soft); line-height: 1.2; }
 caption { text-align: left; font-size: 13px; color: var(--soft); padding-bottom: 6px; }
 .side figure { margin-bottom: 18px; } .side .scroll + figure { margin-top: 14px; }
 figure img { max-width: min(100%, 440px); }

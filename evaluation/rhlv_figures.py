@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from evaluation.uncertainty import LossUncertainty
+
 LOSS_RANGE_PERCENT = (-30.0, 60.0)  # of every map, so that maps compare; beyond it the colour saturates
 ORIGINAL_COLOUR, SYNTHETIC_COLOUR, LOSS_COLOUR = "#c2410c", "#0f766e", "#1e293b"
 GUIDE_COLOUR = "#94a3b8"
@@ -30,28 +32,53 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(path: str | Path, figure: "Figure") -> None:
-    """Write a figure as PNG, atomically."""
+def save_figure(path: str | Path, figure: "Figure", caption: str = "") -> None:
+    """Write a figure as PNG, atomically, its caption (if any) below it and in the file as its description."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    if caption:
+        figure.supxlabel(caption, fontsize=7.5, color="#334155")
     canvas = FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
-        canvas.print_png(temporary)
+        canvas.print_png(temporary, metadata={"Description": caption})
 
 
-def draw_map(path: str | Path, loss: np.ndarray, title: str) -> None:
+def caption_of(path: Path) -> str:
+    """Return the caption in a PNG file; empty where it has none."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return str(picture.info.get("Description", ""))
+
+
+def caption(uncertainty: "LossUncertainty | None") -> str:
+    """Return what a calibration says of a vertebra: losses with intervals, grades; empty without one."""
+    if uncertainty is None:
+        return ""
+    parts = uncertainty.calibrated, uncertainty.low, uncertainty.high
+    found = zip(THIRDS, *(100.0 * values[:len(THIRDS)] for values in parts), strict=True)
+    losses = "   ".join(f"{third} {loss:.0f} % ({low:.0f} to {high:.0f})" for third, loss, low, high in found)
+    grades = "   ".join(f"P(grade ≥ {grade}) = {probability:.2f}"
+                        for grade, probability in enumerate(uncertainty.grade_probabilities, 1))
+    title = f"Calibrated loss and {100 * uncertainty.level:g} % interval"
+    return f"{title}\n{losses}\n{grades}".replace("-", "−")
+
+
+def draw_map(path: str | Path, loss: np.ndarray, title: str,
+             uncertainty: "LossUncertainty | None" = None) -> None:
     """Draw the axial map of height loss as radiologists see it: anterior up, the patient's right on the left.
 
     Args:
         path: PNG to write.
         loss: (columns, slices) relative loss, NaN outside the body.
         title: above the map.
+        uncertainty: for the caption, if known.
     """
     from matplotlib.colors import TwoSlopeNorm
 
     rows, columns = (np.flatnonzero(np.isfinite(loss).any(axis=axis)) for axis in (1, 0))
     percent = 100.0 * loss[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    figure = new_figure(4.6, 4.0)
+    figure = new_figure(4.6, 4.4 if uncertainty else 4.0)
     axes = figure.add_subplot()
     low, high = LOSS_RANGE_PERCENT
     image = axes.imshow(percent, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, low, high), aspect="equal")
@@ -59,7 +86,7 @@ def draw_map(path: str | Path, loss: np.ndarray, title: str) -> None:
     bar.set_label("height loss (%)")
     _mark_directions(axes)
     axes.set_title(title, fontsize=10, pad=16)
-    save_figure(path, figure)
+    save_figure(path, figure, caption(uncertainty))
 
 
 def _mark_directions(axes: "Axes") -> None:
@@ -70,7 +97,7 @@ def _mark_directions(axes: "Axes") -> None:
 
 
 def draw_curve(path: str | Path, original_mm: np.ndarray, synthetic_mm: np.ndarray, rhlv: np.ndarray,
-               title: str) -> None:
+               title: str, uncertainty: "LossUncertainty | None" = None) -> None:
     """Draw heights and height loss from anterior to posterior: mean over slices, and one SD either side.
 
     Args:
@@ -78,8 +105,9 @@ def draw_curve(path: str | Path, original_mm: np.ndarray, synthetic_mm: np.ndarr
         original_mm, synthetic_mm: (slices, positions) as `central_profiles_mm` returns them.
         rhlv: (3 or more,) loss of the thirds, drawn as bars.
         title: above the curves.
+        uncertainty: drawn as the calibrated losses with their intervals, if known.
     """
-    figure = new_figure(4.6, 4.4)
+    figure = new_figure(4.6, 4.8 if uncertainty else 4.4)
     heights, losses = figure.subplots(2, 1, sharex=True)
     position = 100.0 * PROFILE_POSITIONS
     _draw_band(heights, position, synthetic_mm, SYNTHETIC_COLOUR, "synthetic")
@@ -89,7 +117,18 @@ def draw_curve(path: str | Path, original_mm: np.ndarray, synthetic_mm: np.ndarr
     heights.legend(loc="lower right", frameon=False, fontsize=8)
     heights.set_title(title, fontsize=10)
     _draw_loss(losses, position, 100.0 * relative_loss(synthetic_mm, original_mm), 100.0 * rhlv[:3])
-    save_figure(path, figure)
+    if uncertainty:
+        _draw_intervals(losses, uncertainty)
+    save_figure(path, figure, caption(uncertainty))
+
+
+def _draw_intervals(axes: "Axes", uncertainty: "LossUncertainty") -> None:
+    """Draw the calibrated loss of each third with its interval, in the middle of the third."""
+    calibrated, low, high = (100.0 * values[:len(THIRDS)]
+                             for values in (uncertainty.calibrated, uncertainty.low, uncertainty.high))
+    axes.errorbar(100 / 3 * (np.arange(len(THIRDS)) + 0.5), calibrated, (calibrated - low, high - calibrated),
+                  fmt="o", color=LOSS_COLOUR, markersize=4, capsize=4, linewidth=1.2,
+                  label=f"calibrated, {100 * uncertainty.level:g} %")
 
 
 def _draw_band(axes: "Axes", position: np.ndarray, curves: np.ndarray, colour: str, name: str) -> None:

@@ -1,68 +1,71 @@
-"""The table of relative height loss: where its parts lie, and how it is made from them."""
+"""The table of relative height loss, made from the records of the cases."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.heights import HeightLoss, fracture_kind, genant_grade
+from evaluation.heights import GENANT_LIMITS, fracture_kind, genant_grade
 from util.body_heights import THIRDS
-from util.paths import atomic_path, read_json, write_json
+from util.paths import atomic_path
 from util.vertebrae import Cohort, label_name, split_case
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from evaluation.loss_posterior import LossBelief
+    from evaluation.rhlv_records import MeasuredCase
+    from evaluation.uncertainty import LossUncertainty
+
 PARTS = (*THIRDS, "overall")
+GRADE_COLUMNS = tuple(f"p_grade{grade}" for grade in range(1, len(GENANT_LIMITS) + 1))
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where straightened labels are read, and where synthetic labels lie and results go."""
+def table_row(measured: "MeasuredCase", cohort: Cohort, trained_on: str,
+              uncertainty: "LossUncertainty | None" = None, belief: "LossBelief | None" = None,
+              in_calibration: bool = False) -> dict[str, Any]:
+    """Return the table's row of a case.
 
-    dataroot: Path
-    output: Path
-
-    def record(self, case: str) -> Path:
-        """Measured numbers of a case, from which the table is made."""
-        return self.output / "RHLV" / "cases" / f"{case}.json"
-
-    def loss_map(self, case: str) -> Path:
-        """Axial map of height loss in percent."""
-        return self.output / "RHLV" / "maps" / f"{case}.nii.gz"
-
-    def map_picture(self, case: str) -> Path:
-        """The same as a picture."""
-        return self.output / "RHLV" / "maps" / f"{case}.png"
-
-    def curve_picture(self, case: str) -> Path:
-        """Heights and loss from anterior to posterior."""
-        return self.output / "RHLV" / "curves" / f"{case}.png"
-
-
-def write_record(path: Path, loss: HeightLoss) -> None:
-    """Write the numbers of a case; JSON has no NaN, so what is undefined is null."""
-    def listed(values: np.ndarray) -> list[float | None]:
-        return [float(value) if math.isfinite(value) else None for value in values]
-
-    write_json(path, {"original_mm": listed(loss.original_mm), "synthetic_mm": listed(loss.synthetic_mm),
-                      "rhlv": listed(loss.rhlv), "reason": loss.reason})
-
-
-def table_row(case: str, cohort: Cohort, folders: Folders, trained_on: str) -> dict[str, Any]:
-    """Return the table's row of a measured case; `trained_on` names the split that the generator has seen."""
-    patient, label = split_case(case)
-    record = read_json(folders.record(case))
-    rhlv = np.array([math.nan if value is None else value for value in record["rhlv"]])
-    row: dict[str, Any] = {"case": case, "patient": patient, "label": label, "level": label_name(label),
-                           "split": cohort.split_of(case), "grade": cohort.grades[case]}
+    Args:
+        measured: the case and its records.
+        cohort: of the case.
+        trained_on: the split that the generator has seen.
+        uncertainty: what a calibration says of it; without one these columns stay empty.
+        belief: the loss that explains it best, likewise.
+        in_calibration: whether the calibration was made on this case among others.
+    """
+    patient, label = split_case(measured.case)
+    record, rhlv, split = measured.measured, measured.rhlv, cohort.split_of(measured.case)
+    row: dict[str, Any] = {"case": measured.case, "patient": patient, "label": label,
+                           "level": label_name(label), "split": split, "grade": cohort.grades[measured.case]}
     row |= dict(zip((f"height_original_{part}_mm" for part in PARTS), record["original_mm"], strict=True))
     row |= dict(zip((f"height_synthetic_{part}_mm" for part in PARTS), record["synthetic_mm"], strict=True))
     row |= dict(zip((f"rhlv_{part}" for part in PARTS), rhlv, strict=True))
-    return row | {"kind": fracture_kind(rhlv), "rule_grade": genant_grade(rhlv),
-                  "seen_in_training": row["split"] == trained_on, "reason": record["reason"]}
+    return row | uncertainty_columns(uncertainty) | belief_columns(belief) | {
+        "kind": fracture_kind(rhlv), "rule_grade": genant_grade(rhlv), "in_calibration": in_calibration,
+        "seen_in_training": split == trained_on, "reason": record["reason"]}
+
+
+def uncertainty_columns(uncertainty: "LossUncertainty | None") -> dict[str, float]:
+    """Return calibrated loss and interval of each part, and the probability of each grade or a higher one."""
+    nothing = np.full(len(PARTS), math.nan)
+    found = uncertainty
+    columns: dict[str, float] = {}
+    for name, values in (("rhlv_calibrated_{}", found.calibrated if found else nothing),
+                         ("rhlv_{}_low", found.low if found else nothing),
+                         ("rhlv_{}_high", found.high if found else nothing)):
+        columns |= {name.format(part): float(value) for part, value in zip(PARTS, values, strict=True)}
+    grades = found.grade_probabilities if found else nothing[:len(GRADE_COLUMNS)]
+    return columns | {name: float(value) for name, value in zip(GRADE_COLUMNS, grades, strict=True)}
+
+
+def belief_columns(belief: "LossBelief | None") -> dict[str, float]:
+    """Return the posterior loss of each third, and the probability of each grade or a higher one by it."""
+    expected = belief.expected if belief else np.full(len(THIRDS), math.nan)
+    grades = belief.grade_probabilities if belief else np.full(len(GRADE_COLUMNS), math.nan)
+    names = *(f"loss_posterior_{third}" for third in THIRDS), *(f"{name}_posterior" for name in GRADE_COLUMNS)
+    return {name: float(value) for name, value in zip(names, (*expected, *grades), strict=True)}
 
 
 def write_table(rows: list[dict[str, Any]], folder: Path) -> "pd.DataFrame":

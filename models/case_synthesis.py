@@ -146,6 +146,8 @@ def _record(case: str, label: int, result: "Synthesis") -> dict[str, Any]:
         order = ANATOMICAL_ORDER.index(step.label) - ANATOMICAL_ORDER.index(label)
         prefix = STEPS[0] if order == 0 else STEPS[1] if order < 0 else STEPS[2]
         record |= {prefix + key: value for key, value in _step_values(step).items()}
+    if result.direct_height_mm is not None:
+        record["direct_height_mm"] = round(result.direct_height_mm, 3)
     return record
 
 
@@ -184,11 +186,12 @@ def write_table(output: Path) -> Path:
 
     Columns: case; then vertebra, predicted height, its standard deviation over slices, the height of the
     extent before, and each plane's height, all in mm, for the target and (prefixes `upper_`, `lower_`) for
-    the neighbours' passes. A pass that was not made leaves its cells empty.
+    the neighbours' passes. A pass that was not made leaves its cells empty. Last, `direct_height_mm`: the
+    target's height as predicted before the neighbours were restored.
     """
     import csv
 
-    columns = ["case", *(prefix + column for prefix in STEPS for column in STEP_COLUMNS)]
+    columns = ["case", *(prefix + column for prefix in STEPS for column in STEP_COLUMNS), "direct_height_mm"]
     records = [read_json(path) for path in sorted((output / "synthesis").glob("*.json"))]
     with atomic_path(output / "synthesis.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")

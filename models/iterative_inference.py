@@ -17,7 +17,14 @@ from torch.nn.functional import interpolate
 
 from models.agreed_height import DRAWN, DrawnGap, WantedHeight, fit_height
 from models.height_prior import HeightPrior
-from models.slice_generation import FADE_MM, PlaneFrame, PlaneModel, Scan, generate_plane
+from models.slice_generation import (
+    FADE_MM,
+    PlaneFrame,
+    PlaneModel,
+    Scan,
+    generate_plane,
+    sampled_height_mm,
+)
 from util.body_heights import third_heights
 from util.geometry import (
     GAP_ROWS,
@@ -52,10 +59,19 @@ class Restoration:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A pseudo-healthy scan and the passes that led to it, the target's last."""
+    """A pseudo-healthy scan and the passes that led to it, the target's last.
+
+    Attributes:
+        scan: the result.
+        passes: neighbours first.
+        direct_height_mm: the target's height as predicted before any neighbour was restored, from a sample of
+            its slices; None where no neighbour was. Its distance from the final height tells how much the
+            result leans on the neighbours' restoration.
+    """
 
     scan: Scan
     passes: tuple[Restoration, ...]
+    direct_height_mm: float | None = None
 
 
 def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterative: bool = True,
@@ -79,14 +95,16 @@ def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterativ
     original_top, _ = row_extent(scan.label == label)
     passes = []
     choose = _height_chooser(scan, label, heights, prior)
-    for neighbour in restorable_neighbours(scan, label, restorable) if iterative else []:
+    wanted = restorable_neighbours(scan, label, restorable) if iterative else []
+    direct = [sampled_height_mm(scan, label, model, batch_slices) for model in models] if wanted else []
+    for neighbour in wanted:
         restored, step = restore_vertebra(scan, neighbour, models, batch_slices, choose(neighbour))
         passes.append(step)
         scan = restored if step.voxels else scan
     top, _ = row_extent(scan.label == label)
     scan = shift_rows(scan, original_top - top)
     scan, step = restore_vertebra(scan, label, models, batch_slices, choose(label))
-    return Synthesis(scan, (*passes, step))
+    return Synthesis(scan, (*passes, step), sum(direct) / len(direct) if direct else None)
 
 
 def _height_chooser(scan: Scan, target: int, heights: str,

@@ -17,6 +17,7 @@ FADE_MM = 4                  # from the body's outline outwards, the drawn CT gi
 MARGIN_SLICES = FADE_MM - 1  # drawn beyond the body's ends
 RIM = 0.8                    # place of a slice, 0 the body's centre and 1 its end, from which on it is rim
 LEAST_TRUST = 0.02           # of a slice beyond the body's ends
+SAMPLED_SLICES = 3           # a height alone is asked for from every third slice: a third of a pass's cost
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,22 @@ def _trust(offset: Tensor) -> Tensor:
     A slice that only grazes the body says little about its outline; the other plane cuts it there squarely.
     """
     return ((1 - offset.abs()) / (1 - RIM)).clamp(LEAST_TRUST, 1.0)
+
+
+def sampled_height_mm(scan: Scan, label: int, model: PlaneModel, batch_slices: int) -> float:
+    """Return the median height predicted in every third slice of a body's central 4/5; nothing is drawn.
+
+    Args:
+        as `generate_plane`.
+    """
+    body = scan.label == label
+    first, end = body_slices(body, model.plane)
+    index = torch.arange(first, end)
+    offset = (index - (first + end - 1) / 2) / max((end - 1 - first) / 2, 0.5)      # (S,) -1..1 in the body
+    chosen = (offset.abs() <= RIM).nonzero()[:, 0][::SAMPLED_SLICES]
+    raw = _raw_slices(scan, body, model.plane, index[chosen], offset[chosen])
+    _, _, heights_mm = _run(model, raw, batch_slices)
+    return float(heights_mm.median())
 
 
 def _outline(body: np.ndarray, plane: str, index: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""Which calibration a run of RHLV uses: read from a file, or fitted on the cohort's own healthy vertebrae."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.loss_posterior import LossBelief, LossPrior, believe
+from evaluation.rhlv_records import MeasuredCase
+from evaluation.uncertainty import (
+    Calibration,
+    LossUncertainty,
+    Origin,
+    fit_calibration,
+    least_vertebrae,
+    read_calibration,
+)
+from util.errors import InputError
+from util.vertebrae import Cohort
+
+CALIBRATION_SPLIT = "test"  # seen by no training step, and not the hold-out
+
+
+def choose_calibration(choice: str, level: float, cohort: Cohort,
+                       measured: Sequence[MeasuredCase]) -> Calibration | None:
+    """Return the calibration that --calibration asks for, and print what it is or why there is none.
+
+    Args:
+        choice: 'auto', 'none', or the path of a file.
+        level: coverage of the intervals, 0..1.
+        cohort: of the cases.
+        measured: every measured case of the cohort.
+
+    Raises:
+        InputError: the file is none, has too few vertebrae for the level, or belongs to other weights.
+    """
+    if choice == "none" or not measured:
+        return None
+    calibration = fit_on_healthy(level, cohort, measured) if choice == "auto" else _read_fitting(
+        Path(choice), level, measured)
+    if calibration:
+        origin = calibration.origin
+        print(f"calibration: {100 * level:g} % intervals from {len(origin.cases)} healthy vertebrae of "
+              f"{origin.patients} patients ({origin.cohort}), "
+              f"{'of one width' if calibration.scale.is_constant else 'wider where the synthesis disagrees'}")
+    return calibration
+
+
+def fit_on_healthy(level: float, cohort: Cohort, measured: Sequence[MeasuredCase]) -> Calibration | None:
+    """Return a calibration on the grade 0 cases of split test, or print why there is none."""
+    recipes = {case.recipe for case in measured}
+    if len(recipes) > 1:
+        print(f"calibration: none, since the cases were synthesized with {len(recipes)} different weights or "
+              f"methods; run eval_3d_sagittal_twostage.py again for all")
+        return None
+    grades = cohort.splits.get(CALIBRATION_SPLIT, {})
+    healthy = [case for case in measured if grades.get(case.case) == 0 and np.isfinite(case.rhlv).all()]
+    needed = least_vertebrae(level)
+    if len(healthy) < needed:
+        print(f"calibration: none, since {len(healthy)} grade 0 cases of split {CALIBRATION_SPLIT} are "
+              f"measured and {100 * level:g} % intervals need {needed}; synthesize more of them, or name a "
+              f"calibration.json of the same weights with --calibration")
+        return None
+    origin = Origin(cohort.path.name, recipes.pop(), tuple(case.case for case in healthy))
+    return fit_calibration(np.array([case.rhlv for case in healthy]),
+                           np.array([case.disagreement for case in healthy]), origin, level)
+
+
+def _read_fitting(path: Path, level: float, measured: Sequence[MeasuredCase]) -> Calibration:
+    """Read a calibration and check that it suits the cases and the level."""
+    calibration = read_calibration(path)
+    foreign = [case for case in measured if case.recipe != calibration.origin.recipe]
+    if foreign:
+        raise InputError(
+            f"--calibration {path}: expected one of the weights that synthesized the cases (recipe "
+            f"{foreign[0].recipe or 'unknown'} of {foreign[0].case}), found one of recipe "
+            f"{calibration.origin.recipe or 'unknown'}; use --calibration auto or synthesize with those")
+    if len(calibration.residuals) < least_vertebrae(level):
+        raise InputError(f"--level {level:g}: expected a calibration on at least {least_vertebrae(level)} "
+                         f"vertebrae, found {len(calibration.residuals)} in {path}; ask for a lower level")
+    return replace(calibration, level=level)
+
+
+def weigh(case: MeasuredCase, calibration: Calibration | None, prior: LossPrior | None) -> LossBelief | None:
+    """Return what loss explains a case; None without a calibration."""
+    if calibration is None or prior is None:
+        return None
+    return believe(case.rhlv, float(calibration.scale.of(case.disagreement)), calibration, prior)
+
+
+def judge(case: MeasuredCase, calibration: Calibration | None) -> LossUncertainty | None:
+    """Return what a calibration says of a case; None without one."""
+    return calibration.judge(case.rhlv, case.disagreement) if calibration else None
