@@ -150,7 +150,12 @@ def white_noise(seed: Tensor, count: int) -> Tensor:
     """
     state = seed[:, None] + torch.arange(count, device=seed.device) * -7046029254386353131
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        state = (state ^ (state >> shift)) * factor
-    state = state ^ (state >> 31)
+        state = (state ^ _shifted(state, shift)) * factor
+    state = state ^ _shifted(state, 31)
     words: Any = sum((state >> shift) & 0xFFFF for shift in (0, 16, 32, 48))
     return (words.float() - 2 * 65535.0) / (65536.0 / 3**0.5)
+
+
+def _shifted(state: Tensor, places: int) -> Tensor:
+    """Shift int64 to the right and fill with zeros."""
+    return (state >> places) & (2**(64 - places) - 1)
