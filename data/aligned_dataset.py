@@ -155,7 +155,7 @@ class Draw(NamedTuple):
         """Return a part of the batch."""
         *tensors, augmentation = self
         part = None if augmentation is None else augmentation.map(lambda tensor: tensor[index])
-        return Draw(*(tensor[index] for tensor in tensors), part)
+        return Draw._make([*(tensor[index] for tensor in tensors), part])
 
 
 def epoch_batches(store: "SliceStore", batch_size: int, seed: int, epoch: int, kinds: Collection[str] = (),

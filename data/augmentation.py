@@ -48,7 +48,7 @@ class Augmentation(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> "Augmentation":
         """Return it with every tensor changed in the same way, as by an index."""
         *tensors, fractures = self
-        return Augmentation(*map(change, tensors), ContextFractures(*map(change, fractures)))
+        return Augmentation._make([*map(change, tensors), ContextFractures(*map(change, fractures))])
 
 
 def draw_augmentation(batch: int, kinds: Collection[str], plane: str,
@@ -90,8 +90,8 @@ def draw_augmentation(batch: int, kinds: Collection[str], plane: str,
 def augment(raw: RawSlices, augmentation: Augmentation) -> RawSlices:
     """Change slices as was drawn; without chance, and equal for a batch and its elements.
 
-    The target, its extent, the neighbours, the heatmap and the distance stay consistent with the CT. Pixels of
-    exactly 0, outside the scan or air, are neither tinted nor noisy.
+    The target, its extent, the neighbours, the heatmap and the distance stay consistent with the CT. Pixels
+    of exactly 0, outside the scan or air, are neither tinted nor noisy.
 
     Args:
         raw: slices, on any device.

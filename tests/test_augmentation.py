@@ -1,12 +1,16 @@
-"""Augmentation of raw slices, on boxes that can be counted."""
+"""Augmentation of raw slices, on boxes that can be counted, and in training."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from box_spine import BoxCohort, write_box_cohort
+from slice_boxes import boxes, joined, noisy
 
-from data.aligned_dataset import VertebraSlices, epoch_batches
+import train
+from data.aligned_dataset import VertebraSlices, central_draw, epoch_batches
 from data.augmentation import (
     KINDS,
     Augmentation,
@@ -17,49 +21,14 @@ from data.augmentation import (
     tint,
     white_noise,
 )
-from data.context_fracture import PROFILES, ContextFractures, column_losses, find_neighbours, press_neighbours
+from data.context_fracture import press_neighbours
+from data.integrity import read_cohort_slices
 from data.slice_affine import turn_and_scale
 from data.slice_cache import SliceStore
-from data.slice_input import RawSlices, build_slice_input, build_slice_truth, inference_context
+from data.slice_input import RawSlices
+from options.train_options import AUGMENTATIONS, TrainOptions
+from util.errors import InputError
 from util.geometry import GAP_ROWS
-
-ROWS, COLUMNS, FRONT, BACK, BODY_ROWS = 256, 64, 16, 46, 24
-BONE, TISSUE = 150, 80
-
-
-def boxes(*gaps_and_heights: tuple[int, int], target: int = 24, outside: int = 0) -> RawSlices:
-    """One slice: a target of `target` rows at row 128, boxes above it and the same below.
-
-    Args:
-        gaps_and_heights: rows of disc and of body, outwards from the target.
-        target: rows of the target.
-        outside: columns at the left edge that lie outside the scan.
-    """
-    body, neighbours = torch.zeros(2, 1, 1, ROWS, COLUMNS, dtype=torch.uint8)
-    top = 128 - target // 2
-    bottom = top + target
-    body[:, :, top:bottom, FRONT:BACK] = 1
-    above, below = top, bottom
-    for gap, height in gaps_and_heights:
-        neighbours[:, :, above - gap - height:above - gap, FRONT:BACK] = 1
-        neighbours[:, :, below + gap:below + gap + height, FRONT:BACK] = 1
-        above, below = above - gap - height, below + gap + height
-    ct = (TISSUE + (BONE - TISSUE) * (body | neighbours)).to(torch.uint8)
-    ct[:, :, :, :outside] = 0
-    return RawSlices(ct, body, neighbours, torch.zeros_like(ct), torch.tensor([top]), torch.tensor([bottom]),
-                     torch.tensor([0.25]))
-
-
-def joined(*batches: RawSlices) -> RawSlices:
-    """Batches as one."""
-    return RawSlices(*(torch.cat(fields) for fields in zip(*batches, strict=True)))
-
-
-def noisy(raw: RawSlices, seed: int = 0) -> RawSlices:
-    """The slices with a texture in CT and heatmap."""
-    generator = torch.Generator().manual_seed(seed)
-    texture = torch.randint(0, 40, raw.ct.shape, generator=generator, dtype=torch.uint8)
-    return raw._replace(ct=torch.where(raw.ct > 0, raw.ct + texture, 0), heatmap=texture)
 
 
 def spines(count: int = 4) -> RawSlices:
@@ -70,18 +39,6 @@ def spines(count: int = 4) -> RawSlices:
 
 def drawn(count: int, *kinds: str, plane: str = "sagittal", seed: int = 0) -> Augmentation:
     return draw_augmentation(count, kinds, plane, torch.Generator().manual_seed(seed))
-
-
-def fractures(above: float, below: float, kind: str = "crush", **others: float) -> ContextFractures:
-    """Fractures of one slice's neighbours."""
-    values = {"near_share": 0.5, "compaction": 0.5, "heat": 0.9, "heat_place": 0.5} | others
-    return ContextFractures(torch.tensor([[above, below]]), torch.full((1, 2), list(PROFILES).index(kind)),
-                            **{name: torch.full((1, 2), value) for name, value in values.items()})
-
-
-def heights(mask: torch.Tensor) -> np.ndarray:
-    """Rows of a mask in every column of the boxes."""
-    return mask[0, 0, :, FRONT:BACK].sum(0).numpy()
 
 
 def assert_same(one: RawSlices, other: RawSlices) -> None:
@@ -180,149 +137,6 @@ def test_outside_the_scan_stays_zero(kinds: tuple[str, ...]) -> None:
     assert after.ct[:, :, 100:150, 4:].min() > 0
 
 
-@pytest.mark.parametrize(("scale", "height"), [(26 / 24, 26), (0.9, 22), (1.1, 26), (23 / 24, 23), (2.0, 40)])
-def test_a_box_scales_to_whole_rows(scale: float, height: int) -> None:
-    raw = boxes((6, 24), target=24)
-    after = turn_and_scale(raw, torch.zeros(1), torch.tensor([scale]))
-    top, bottom = int(after.top), int(after.bottom)
-    assert bottom - top == height
-    assert abs(top + bottom - 256) <= 1
-    assert (heights(after.body) == height).all()
-    assert torch.equal(torch.nonzero(after.body[0, 0].any(1)).squeeze(1), torch.arange(top, bottom))
-    context = inference_context(1)
-    truth = build_slice_truth(after, context, context)
-    assert truth.height_mm.item() == height
-    assert truth.body.sum() == after.body.sum()
-    width = int(after.body[0, 0, top].sum())
-    assert width == pytest.approx(30 * height / 24, abs=1)
-    disc = after.neighbours[0, 0, :top, FRONT + 4].flip(0).int().argmax()
-    assert disc == pytest.approx(6 * height / 24, abs=1)
-
-
-def test_a_slice_lower_than_its_vertebra_keeps_its_margins() -> None:
-    raw = boxes(target=24)
-    raw = raw._replace(top=raw.top - 4, bottom=raw.bottom + 2)                     # 30 rows over all slices
-    after = turn_and_scale(raw, torch.zeros(1), torch.tensor([1.1]))               # 33
-    first, last = torch.nonzero(after.body[0, 0].any(1)).squeeze(1)[[0, -1]].tolist()
-    assert int(after.bottom - after.top) == 33
-    assert first - int(after.top) == 4 and int(after.bottom) - last - 1 == 2       # 4.4 and 2.2
-    tilted = turn_and_scale(raw, torch.tensor([3.0]), torch.ones(1))
-    rows = torch.nonzero(tilted.body[0, 0].any(1)).squeeze(1)
-    assert rows[0] - tilted.top == 4 and tilted.bottom - rows[-1] - 1 == 2
-
-
-def test_a_tilt_is_the_commanded_one_and_shows_in_the_extent() -> None:
-    raw = boxes((6, 24), target=24)
-    after = turn_and_scale(raw, torch.tensor([3.0]), torch.ones(1))
-    columns = np.arange(FRONT + 3, BACK - 3)
-    edge = after.body[0, 0].int().argmax(0).numpy()[columns]
-    slope = np.polyfit(columns, edge, 1)[0]
-    assert slope == pytest.approx(-np.tan(np.radians(3.0)), abs=0.01)              # the first column goes down
-    assert int(after.bottom - after.top) == pytest.approx(24 + 30 * np.sin(np.radians(3.0)), abs=1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(target=st.integers(8, 40), angle=st.floats(-10, 10), scale=st.floats(0.8, 1.4),
-       margins=st.tuples(st.integers(0, 5), st.integers(0, 5)))
-def test_every_extent_holds_its_body_and_fits_the_gap(target: int, angle: float, scale: float,
-                                                      margins: tuple[int, int]) -> None:
-    raw = boxes((6, 24), target=target)
-    top, bottom = int(raw.top) - margins[0], int(raw.bottom) + margins[1]
-    if bottom - top > GAP_ROWS:
-        top, bottom = int(raw.top), int(raw.bottom)
-    raw = raw._replace(top=torch.tensor([top]), bottom=torch.tensor([bottom]))
-    after = turn_and_scale(raw, torch.tensor([angle]), torch.tensor([scale]))
-    assert 0 <= after.top < after.bottom <= ROWS
-    assert after.bottom - after.top <= GAP_ROWS
-    rows = torch.nonzero(after.body[0, 0].any(1)).squeeze(1)
-    assert after.top <= rows[0] and rows[-1] < after.bottom
-
-
-def test_the_next_neighbours_are_found() -> None:
-    raw = joined(boxes((6, 22), (7, 24)), boxes((9, 30)), boxes())
-    found = find_neighbours(raw)
-    assert found.found.tolist() == [[True, True], [True, True], [False, False]]
-    assert found.near.tolist() == [[6, 6], [9, 9], [0, 0]]
-    assert found.far.tolist() == [[28, 28], [39, 39], [0, 0]]
-    assert found.first[:2].tolist() == [[FRONT] * 2] * 2 and found.last[:2].tolist() == [[BACK] * 2] * 2
-    assert int(found.mask[0].sum()) == 2 * 22 * 30
-    assert not (found.mask & ~raw.neighbours).any()
-
-
-def test_a_spur_and_a_second_body_do_not_mislead() -> None:
-    raw = boxes((6, 22), (7, 24))
-    raw.neighbours[0, 0, 60:82, 50:54] = 1            # further back, at the height of the second body
-    raw.neighbours[0, 0, 88:90, FRONT - 3:FRONT] = 1  # a spur at the first
-    found = find_neighbours(raw)
-    assert (int(found.near[0, 0]), int(found.far[0, 0])) == (6, 28)
-    assert (int(found.first[0, 0]), int(found.last[0, 0])) == (FRONT, BACK)
-
-
-@pytest.mark.parametrize("kind", list(PROFILES))
-def test_the_worst_third_loses_what_was_commanded(kind: str) -> None:
-    raw = boxes((6, 30), (7, 24))
-    lost = column_losses(find_neighbours(raw), fractures(0.4, 0.1, kind), COLUMNS)[0, :, FRONT:BACK]
-    thirds = lost.unflatten(1, (3, 10)).mean(2)
-    assert thirds.amax(1).tolist() == pytest.approx([0.4, 0.1], abs=0.005)
-    assert int(thirds[0].argmax()) == {"wedge": 0, "biconcave": 1, "crush": 0}[kind]
-    pressed = press_neighbours(raw, fractures(0.19, 0.0, kind))
-    below = heights(pressed.neighbours[:, :, 140:])
-    assert (below == 54).all()
-    above = heights(pressed.neighbours[:, :, :116]).reshape(3, 10).mean(1) - 24
-    commanded = column_losses(find_neighbours(raw), fractures(0.19, 0.0, kind), COLUMNS)[0, 0, FRONT:BACK]
-    assert above.tolist() == pytest.approx((30 * (1 - commanded.unflatten(0, (3, 10)).mean(1))).tolist(),
-                                           abs=0.35)
-
-
-@settings(max_examples=30, deadline=None)
-@given(above=st.floats(0, 0.6), below=st.floats(0, 0.6), kind=st.sampled_from(list(PROFILES)),
-       share=st.floats(0, 1), gap=st.integers(0, 12))
-def test_nothing_of_the_target_changes(above: float, below: float, kind: str, share: float, gap: int) -> None:
-    raw = noisy(boxes((gap, 22), (7, 24)))
-    after = press_neighbours(raw, fractures(above, below, kind, near_share=share))
-    inside = slice(int(raw.top), int(raw.bottom))
-    for name in ("ct", "body", "neighbours", "heatmap"):
-        assert torch.equal(getattr(after, name)[:, :, inside], getattr(raw, name)[:, :, inside]), name
-    assert torch.equal(after.body, raw.body)
-    assert (after.top, after.bottom, after.distance) == (raw.top, raw.bottom, raw.distance)
-
-
-def test_what_lies_beyond_moves_along_in_its_form() -> None:
-    raw = boxes((6, 25), (6, 24))
-    after = press_neighbours(raw, fractures(0.4, 0.0, "crush", near_share=0.0))
-    column = after.neighbours[0, 0, :116, FRONT + 15].nonzero().squeeze(1)  # what is left above: the second body
-    assert len(column) == 24
-    moved = int(column[-1]) - (116 - 6 - 25 - 6 - 1)
-    assert moved == round(25 * 0.4 * 0.88)                    # the column that loses least, at the very back
-    wedge = press_neighbours(raw, fractures(0.4, 0.0, "wedge"))
-    assert torch.equal(wedge.neighbours[:, :, :79], raw.neighbours[:, :, :79])  # the back keeps its height
-
-
-def test_a_pressed_neighbour_is_healthy_below_a_fifth_only() -> None:
-    raw = boxes((6, 25), (6, 24))
-    mild, fractured = (press_neighbours(raw, fractures(loss, 0.0)) for loss in (0.19, 0.2))
-    assert not mild.heatmap.any()
-    assert heights(mild.neighbours[:, :, 80:116]).min() >= 20
-    assert not fractured.neighbours[:, :, 86:116].any()
-    assert torch.equal(fractured.neighbours[:, :, 140:], raw.neighbours[:, :, 140:])
-    assert int(fractured.heatmap.max()) == pytest.approx(0.9 * 255, abs=4)
-    hottest = divmod(int(fractured.heatmap.argmax()), COLUMNS)
-    assert 88 < hottest[0] < 110 and FRONT + 12 < hottest[1] < BACK - 12
-    assert not fractured.heatmap[:, :, 116:].any()
-    before = build_slice_input(raw, inference_context(1), inference_context(1)).attention
-    after = build_slice_input(fractured, inference_context(1), inference_context(1)).attention
-    assert float((before - after).max()) > 0.8
-
-
-def test_pressed_bone_is_denser() -> None:
-    raw = boxes((6, 25), (6, 24))
-    after = press_neighbours(raw, fractures(0.5, 0.0, compaction=1.0, near_share=0.0))
-    middle = after.ct[0, 0, 102:108, FRONT + 3]               # crush: this column loses half
-    assert middle.float().mean() == pytest.approx(60.3 + (BONE - 60.3) * 2, rel=0.06)
-    same = press_neighbours(raw, fractures(0.5, 0.0, compaction=0.0, near_share=0.0))
-    assert (same.ct[0, 0, 102:108, FRONT + 3] == BONE).all()
-
-
 @pytest.mark.parametrize("plane", ["sagittal", "coronal"])
 def test_every_batch_is_a_valid_sample(plane: str) -> None:
     raw = spines(40)
@@ -347,3 +161,52 @@ def test_an_epoch_draws_the_same_slices_with_and_without() -> None:
     assert torch.equal(torch.cat([batch.augmentation.gain for batch in changed]), whole.augmentation.gain)
     again = next(epoch_batches(store, 3, 0, 6, KINDS, "coronal"))
     assert not torch.equal(again.augmentation.gain, changed[0].augmentation.gain)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> BoxCohort:
+    """Three patients to learn from, one to watch, one held out."""
+    return write_box_cohort(tmp_path_factory.mktemp("boxes"), patients=5, labels=(20,))
+
+
+def train_boxes(cohort: BoxCohort, folder: Path, *flags: str) -> bytes:
+    """Train a small generator without adversaries and return its file."""
+    small = ["--ngf=4", "--crop_cols=64", "--batch_size=2", "--gpu_ids=-1", "--lambda_gan=0", "--threads=1"]
+    assert train.main([*cohort.flags, *small, f"--checkpoints_dir={folder}", "--name=run", *flags]) == 0
+    return (folder / "run" / "latest_generator.safetensors").read_bytes()
+
+
+def test_stopped_and_continued_equals_not_stopped(cohort: BoxCohort, tmp_path: Path) -> None:
+    course = ["--max_steps=5", "--augment", "all"]
+    whole = train_boxes(cohort, tmp_path / "whole", *course)
+    train_boxes(cohort, tmp_path / "parts", *course, "--stop_after=3")
+    torch.manual_seed(99)
+    assert train_boxes(cohort, tmp_path / "parts", *course, "--continue_train") == whole
+    assert train_boxes(cohort, tmp_path / "plain", "--max_steps=5") != whole
+    with pytest.raises(InputError, match="--augment"):
+        train_boxes(cohort, tmp_path / "parts", "--max_steps=5", "--continue_train")
+    options = tmp_path / "plain" / "run" / "options.json"
+    earlier = {name: value for name, value in json.loads(options.read_text()).items() if name != "augment"}
+    options.write_text(json.dumps(earlier))  # a run from before the flag was there goes on without it
+    train_boxes(cohort, tmp_path / "plain", "--max_steps=5", "--continue_train")
+
+
+def test_the_flag_names_the_kinds(cohort: BoxCohort, capsys: pytest.CaptureFixture[str]) -> None:
+    def kinds(*flags: str) -> list[str]:
+        return TrainOptions().parse([*cohort.flags, *flags]).augment
+
+    assert tuple(AUGMENTATIONS) == KINDS
+    assert kinds() == kinds("--augment", "none") == []
+    assert kinds("--augment", "noise", "flip") == ["flip", "noise"]
+    assert kinds("--augment", "all") == list(KINDS)
+    with pytest.raises(InputError, match="found both"):
+        kinds("--augment", "none", "flip")
+    with pytest.raises(SystemExit) as stopped:
+        kinds("--augment", "twist")
+    assert stopped.value.code == 2
+    assert "invalid choice: 'twist'" in capsys.readouterr().err
+
+
+def test_validation_is_not_augmented(cohort: BoxCohort) -> None:
+    options = TrainOptions().parse([*cohort.flags, "--augment", "all"])
+    assert central_draw(read_cohort_slices(options).test).augmentation is None
