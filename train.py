@@ -52,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.begin(settings)
     results = TrainingResults(run, settings, schedule.steps)
     with StopRequest() as stop:
-        for draw in schedule.draws(slices.train, options.batch_size, options.seed, run.step):
+        for draw in schedule.draws(slices.train, options.batch_size, options.seed, run.step,
+                                   options.augment, options.plane):
             model.set_learning_rate(schedule.learning_rate(run.step))
-            model.set_input(slices.train.gather(draw), draw.context_above, draw.context_below)
+            model.set_input(slices.train.gather(draw), draw.context_above, draw.context_below,
+                            draw.augmentation)
             model.optimize_parameters()
             run.step += 1
             results.count(model.losses, len(draw.place))

@@ -58,13 +58,13 @@ def fixed_draw(store: "SliceStore", count: int) -> "Draw":
     """Draw the central slice of vertebrae that are evenly spread over the store, (count,)."""
     import torch
 
-    from data.aligned_dataset import Draw, central_draw
+    from data.aligned_dataset import central_draw
 
     if len(store) < count:
         raise InputError(f"--slices {count}: expected as many healthy vertebrae in split 'train', found "
                          f"{len(store)}; lower --slices")
     chosen = torch.linspace(0, len(store) - 1, count).round().long()
-    return Draw(*(values[chosen] for values in central_draw(store)))
+    return central_draw(store).at(chosen)
 
 
 def overfit(model: "Pix2PixModel", raw: "RawSlices", options: Namespace) -> list[dict[str, float]]:

@@ -1,8 +1,9 @@
 """Cases as training reads them, and what each epoch draws from them.
 
 `load_case` reads and crops a straightened case and its heatmap. `cut_vertebra` keeps the slices of its body.
-`epoch_batches` draws: every vertebra once an epoch, one of its slices, the centre most likely. All chance of
-an epoch follows from the seed and the epoch's number, so that a run can go on from anywhere.
+`epoch_batches` draws: every vertebra once an epoch, one of its slices, the centre most likely, and how it is
+augmented. All chance of an epoch follows from the seed and the epoch's number, so that a run can go on from
+anywhere.
 """
 
 from collections.abc import Collection, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.augmentation import Augmentation, draw_augmentation
 from data.slice_input import draw_training_context, inference_context
 from data.straightened import read_straightened
 from util.body_heights import third_heights
@@ -148,18 +150,35 @@ class Draw(NamedTuple):
     place: Tensor          # of the slice among the vertebra's
     context_above: Tensor  # visible rows
     context_below: Tensor
+    augmentation: Augmentation | None = None
+
+    def at(self, index: Tensor) -> "Draw":
+        """Return a part of the batch."""
+        *tensors, augmentation = self
+        part = None if augmentation is None else augmentation.map(lambda tensor: tensor[index])
+        return Draw._make([*(tensor[index] for tensor in tensors), part])
 
 
-def epoch_batches(store: "SliceStore", batch_size: int, seed: int, epoch: int) -> Iterator[Draw]:
-    """Yield the batches of an epoch: every vertebra once, in random order, the last batch maybe smaller."""
+def epoch_batches(store: "SliceStore", batch_size: int, seed: int, epoch: int, kinds: Collection[str] = (),
+                  plane: str = "sagittal") -> Iterator[Draw]:
+    """Yield the batches of an epoch: every vertebra once, in random order, the last batch maybe smaller.
+
+    Args:
+        store: the vertebrae.
+        batch_size: slices.
+        seed, epoch: decide everything.
+        kinds: of augmentation, see `data.augmentation`. They do not change which slices are drawn.
+        plane: of the slices.
+    """
     source = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(source >> np.uint64(1)))  # torch takes 63 bits
     order = torch.randperm(len(store), generator=generator)
     place = torch.multinomial(store.weights, 1, generator=generator).squeeze(1)       # (V,)
     above, below = draw_training_context(len(store), generator)
+    augmentation = draw_augmentation(len(store), kinds, plane, generator) if kinds else None
+    draw = Draw(torch.arange(len(store)), place, above, below, augmentation)
     for start in range(0, len(store), batch_size):
-        chosen = order[start:start + batch_size]
-        yield Draw(chosen, place[chosen], above[chosen], below[chosen])
+        yield draw.at(order[start:start + batch_size])
 
 
 def central_draw(store: "SliceStore") -> Draw:

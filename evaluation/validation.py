@@ -51,8 +51,7 @@ def validate(generator: nn.Module, store: SliceStore, batch_size: int,
     was_training = generator.training
     generator.eval()
     draw = central_draw(store)
-    chunks = torch.arange(len(store)).split(batch_size)
-    parts = [Draw(*(values[chunk] for values in draw)) for chunk in chunks]
+    parts = map(draw.at, torch.arange(len(store)).split(batch_size))
     restored = [result for part in parts for result in _restore(generator, store, part, device)]
     generator.train(was_training)
     rows = [measure(result) for result in restored]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from data.augmentation import Augmentation, augment
 from data.slice_input import RawSlices, build_slice_input, build_slice_truth
 from models.base_model import BaseModel, set_requires_grad
 from models.discriminator import Discriminators
@@ -61,14 +62,18 @@ class Pix2PixModel(BaseModel):
         return {"device": str(self.device)} | {f"lambda_{term}": weight
                                                for term, weight in asdict(self.weights).items()}
 
-    def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor) -> None:
+    def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor,
+                  augmentation: Augmentation | None = None) -> None:
         """Build the sample of a batch on the device.
 
         Args:
             raw: slices in the original frame.
             context_above, context_below: (B,) visible rows on either side of the gap.
+            augmentation: how the slices change first.
         """
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
+        if augmentation is not None:
+            raw = augment(raw, augmentation)
         context = context_above.to(self.device), context_below.to(self.device)
         self.seen = build_slice_input(raw, *context)
         self.truth = build_slice_truth(raw, *context)

@@ -16,8 +16,9 @@ from util.errors import InputError
 from util.paths import make_folder, read_json, write_json
 
 # Flags that decide what the saved numbers mean: a run goes on with the same ones or not at all.
-KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "batch_size",
-        "seed")
+KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "augment",
+        "batch_size", "seed")
+EARLIER: dict[str, Any] = {"augment": []}  # what runs did before the flag was there
 
 STATE = ("step", "best_score", "best_step", "metrics", "cases", "random", "model")  # what `save` keeps
 
@@ -101,6 +102,7 @@ class RunState:
         if not isinstance(before, dict):
             raise InputError(f"{path}: expected the flags of a run, found {type(before).__name__}; "
                              f"start without --continue_train")
+        before = EARLIER | before
         changed = [f"--{flag} {before.get(flag)} (now {getattr(self.options, flag)})" for flag in KEPT
                    if before.get(flag) != getattr(self.options, flag)]
         if changed:

@@ -7,7 +7,7 @@ learning rate. That is why a run can stop anywhere and go on exactly.
 import math
 import signal
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from types import FrameType
@@ -44,12 +44,18 @@ class Schedule:
         """Return the rate of a step (the first is 0)."""
         return self.rate * min(1.0, (self.steps - step) / (self.decay_steps + 1))
 
-    def draws(self, store: SliceStore, batch_size: int, seed: int, start: int) -> Iterator[Draw]:
-        """Yield what each step from `start` on draws, to the end of the run."""
+    def draws(self, store: SliceStore, batch_size: int, seed: int, start: int, kinds: Collection[str] = (),
+              plane: str = "sagittal") -> Iterator[Draw]:
+        """Yield what each step from `start` on draws, to the end of the run.
+
+        Args:
+            store, batch_size, seed, kinds, plane: as `data.aligned_dataset.epoch_batches` takes them.
+            start: steps that have been taken.
+        """
         for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
-            yield from islice(epoch_batches(store, batch_size, seed, epoch), max(0, start - first),
-                              self.steps - first)
+            batches = epoch_batches(store, batch_size, seed, epoch, kinds, plane)
+            yield from islice(batches, max(0, start - first), self.steps - first)
 
 
 class StopRequest:

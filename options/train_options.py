@@ -2,6 +2,7 @@
 
 import argparse
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from options.base_options import BaseOptions
@@ -18,6 +19,14 @@ TERMS = {
     "edge": "edges of the soft body mask (EEM)",
     "height": "relative height error, refinement (SHRM)",
     "coarse_height": "relative height error, coarse stage",
+}
+# Kinds of augmentation, as data.augmentation names them.
+AUGMENTATIONS = {
+    "flip": "right and left",
+    "intensity": "contrast and brightness",
+    "noise": "voxel noise",
+    "affine": "rotation by up to 3 degrees, scale 0.9 to 1.1",
+    "fracture": "the neighbours lose up to three fifths of their height",
 }
 LEARNING_RATES = {"residual": 1e-3, "published": 2e-4}  # by --netG; the publication's, and five times that
 
@@ -51,6 +60,9 @@ class TrainOptions(BaseOptions):
             help="central columns that the networks see; 128 holds all content, 256 is the published input")
         add("--attention", choices=("heatmap", "none"), default="heatmap",
             help="guide the generator by heatmaps of fracture evidence (HGAM), or do without")
+        add("--augment", nargs="+", choices=("none", "all", *AUGMENTATIONS), default=["none"], metavar="KIND",
+            help="change the slices that are learned from, each time anew: none, all, or some of "
+            + "; ".join(f"{kind} ({meaning})" for kind, meaning in AUGMENTATIONS.items()))
         add("--healthy_max_grade", type=int, choices=(0, 1, 2, 3), default=0,
             help="highest Genant grade that counts as healthy; 1 is the publication's choice")
         add("--skip_bad_cases", action="store_true", help="train without the cases that have problems")
@@ -88,7 +100,7 @@ class TrainOptions(BaseOptions):
         add("--display_port", type=whole_number(1), default=8097, help="port of the visdom server")
 
     def check(self, args: Namespace) -> None:
-        """Refuse a wrong direction and columns that the networks cannot halve often enough; settle --lr.
+        """Refuse a wrong direction and columns that the networks cannot halve often enough; settle the rest.
 
         Raises:
             InputError: as said.
@@ -96,12 +108,25 @@ class TrainOptions(BaseOptions):
         super().check(args)
         if args.lr is None:
             args.lr = LEARNING_RATES[args.netG]
+        args.augment = augmentation_kinds(args.augment)
         if args.direction == "AtoB":
             raise InputError("--direction AtoB: expected BtoA, found the inverse task, which would learn to "
                              "erase healthy vertebrae instead of restoring them; use --direction BtoA")
         if args.crop_cols % 16 or args.crop_cols > 256:
             raise InputError(f"--crop_cols {args.crop_cols}: expected a multiple of 16 up to 256, found "
                              f"another number; use 128 (all content) or 256 (the published input)")
+
+
+def augmentation_kinds(names: Sequence[str]) -> list[str]:
+    """Return the kinds that --augment names, in their own order; empty for `none`.
+
+    Raises:
+        InputError: `none` stands beside a kind.
+    """
+    if "none" in names and len(set(names)) > 1:
+        raise InputError(f"--augment {' '.join(names)}: expected none, or kinds of augmentation, found both; "
+                         f"leave out none")
+    return [kind for kind in AUGMENTATIONS if kind in names or "all" in names]
 
 
 def run_folder(args: Namespace) -> Path:
