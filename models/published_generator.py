@@ -92,7 +92,7 @@ class PublishedRefinement(nn.Module):
         super().__init__()
         for prefix in ("", "pm"):
             last = 2 * ngf if prefix == "" else 4 * ngf
-            activation = functional.elu if prefix == "" else functional.relu  # matched features: none negative
+            activation = functional.elu if prefix == "" else functional.relu  # what is matched is >= 0
             self.add_module(f"{prefix}conv1", SpectralConv(4, ngf, 5))
             self.add_module(f"{prefix}conv2_downsample", SpectralConv(ngf, ngf, stride=2))
             self.add_module(f"{prefix}conv3", SpectralConv(ngf, 2 * ngf))

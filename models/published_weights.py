@@ -52,8 +52,8 @@ def import_published(weights: str | Path, target: str | Path, *, plane: str = "s
         InputError: as `read_state` and `check_state`, or there is a checkpoint already.
     """
     if Path(target).exists() and not overwrite:
-        raise InputError(f"{target}: expected no checkpoint yet, found one; choose another --name, or replace "
-                         f"it by --overwrite")
+        raise InputError(f"{target}: expected no checkpoint yet, found one; choose another --name, or "
+                         f"replace it by --overwrite")
     state = read_state(weights)
     check_state(weights, state)
     generator = build_generator(**ARGUMENTS)

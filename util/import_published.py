@@ -3,8 +3,8 @@
     python util/import_published.py --weights latest_net_G.pth --name published
     python eval_3d_sagittal_twostage.py --name published
 
-Reads a state dict of the published generator, its names prefixed by `module.` or not, without running anything
-that the file holds. Writes <checkpoints_dir>/<name>/best_generator.safetensors.
+Reads a state dict of the published generator, its names prefixed by `module.` or not, and runs nothing that
+the file holds. Writes <checkpoints_dir>/<name>/best_generator.safetensors.
 """
 
 import argparse
@@ -18,8 +18,9 @@ from util.cli import run_script
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
-    parser = argparse.ArgumentParser(formatter_class=HelpFormatter, description="Turns published weights into a "
-                                     f"checkpoint for inference, <checkpoints_dir>/<name>/{BEST_GENERATOR}.")
+    parser = argparse.ArgumentParser(
+        formatter_class=HelpFormatter, description="Turns published weights into a checkpoint for inference: "
+        f"<checkpoints_dir>/<name>/{BEST_GENERATOR}.")
     parser.add_argument("--weights", type=Path, required=True,
                         help="state dict of the published generator, written by torch.save")
     parser.add_argument("--name", default="published", help="name of the run, a folder in --checkpoints_dir")
