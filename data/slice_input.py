@@ -34,6 +34,7 @@ class SliceInput(NamedTuple):
     gap: Tensor           # (B, 1, R, C) float32: 1 in the gap
     distance: Tensor      # (B,) float32
     attention: Tensor     # (B, 1, R, C) float32 0..1: 1 - heatmap; 0 in the gap and where nothing is visible
+                          # (1 in the published convention)
 
 
 class SliceTruth(NamedTuple):
@@ -47,6 +48,20 @@ class SliceTruth(NamedTuple):
     height_mm: Tensor     # (B,) float32: bottom - top, rows being 1 mm
 
 
+class SampleConvention(NamedTuple):
+    """What a generator was trained to see at inference, and what its results mean."""
+
+    context_rows: int = INFERENCE_CONTEXT_ROWS  # visible on either side of the gap
+    signed_distance: bool = True                # else the distance from the central slice, 0..1
+    hidden_attention: float = 0.0               # in the gap and where nothing is visible
+    rows_below_height: int = 0                  # lowest rows of the body that its height leaves out
+
+
+# Published: every row of the image is visible; the heatmap is 0 in the gap, so attention is 1; a body whose
+# first and last rows are a and b has the height b - a, and the gap's rows centre on it.
+CONVENTIONS = {"own": SampleConvention(), "published": SampleConvention(108, False, 1.0, 1)}
+
+
 def signed(ct: Tensor) -> Tensor:
     """Map uint8 0..255 to float32 -1..1, on whatever device the batch is."""
     return ct.float() / 127.5 - 1.0
@@ -57,19 +72,21 @@ def _opening(raw: RawSlices, context_above: Tensor, context_below: Tensor) -> Te
     return open_gap_map(raw.top, raw.bottom, raw.ct.shape[2], context_above, context_below)
 
 
-def build_slice_input(raw: RawSlices, context_above: Tensor, context_below: Tensor) -> SliceInput:
+def build_slice_input(raw: RawSlices, context_above: Tensor, context_below: Tensor,
+                      hidden_attention: float = 0.0) -> SliceInput:
     """Take the target out of a batch of slices and open the gap.
 
     Args:
         raw: slices in the original frame.
         context_above, context_below: (B,) rows that stay visible on either side of the gap.
+        hidden_attention: of rows that show nothing.
 
     Returns:
         The generator's input. Nothing of it depends on the target's rows.
     """
     opening = _opening(raw, context_above, context_below)
     masked_ct = gather_rows(signed(raw.ct), opening, -1.0)                                # (B, 1, R, C)
-    attention = gather_rows(1.0 - raw.heatmap.float() / 255.0, opening, 0.0)              # (B, 1, R, C)
+    attention = gather_rows(1.0 - raw.heatmap.float() / 255.0, opening, hidden_attention)  # (B, 1, R, C)
     gap = torch.zeros_like(masked_ct)
     first = gap_top(gap.shape[2])
     gap[:, :, first:first + GAP_ROWS] = 1.0
@@ -88,6 +105,13 @@ def build_slice_truth(raw: RawSlices, context_above: Tensor, context_below: Tens
     body = gather_rows(raw.body.float(), opened_body_map(raw.top, raw.bottom, rows), 0.0)
     height_mm = (raw.bottom - raw.top).float()
     return SliceTruth(signed(raw.ct), body, neighbours, raw.top, raw.bottom, height_mm)
+
+
+def build_inference_input(raw: RawSlices, convention: SampleConvention) -> SliceInput:
+    """Take the target out of a batch of slices as the convention of a generator wants it."""
+    context = torch.full_like(raw.top, convention.context_rows)
+    seen = build_slice_input(raw, context, context, convention.hidden_attention)
+    return seen if convention.signed_distance else seen._replace(distance=seen.distance.abs())
 
 
 def inference_context(batch: int, device: torch.device | str = "cpu") -> Tensor:

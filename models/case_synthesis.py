@@ -69,13 +69,15 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     """
     import torch
 
+    from data.slice_input import CONVENTIONS
     from models.checkpoint import load_generator
     from models.height_prior import HeightPrior
     from models.slice_generation import PlaneModel, prepare_for_inference
 
     place = torch.device(device)
     loaded = [load_generator(path, place) for path in checkpoints]
-    planes = tuple(PlaneModel(prepare_for_inference(generator), settings["plane"], place, amp)
+    planes = tuple(PlaneModel(prepare_for_inference(generator), settings["plane"], place, amp,
+                              CONVENTIONS[settings["convention"]])
                    for generator, settings in loaded)
     names = [model.plane for model in planes]
     columns = {int(settings["crop_cols"]) for _, settings in loaded}

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.slice_input import CONVENTIONS
 from models.generator import build_generator
 from util.errors import InputError
 from util.paths import atomic_path
 
 KIND = "healthivert_generator"
 SETTINGS = ("plane", "crop_cols", "attention")  # what a user of the generator must know
+OWN_CONVENTION = "own"  # of the sample, unless a checkpoint says otherwise; see data.slice_input.CONVENTIONS
 TRAIN = "python train.py"
 
 
@@ -26,12 +28,15 @@ def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, A
     Args:
         path: ends in `.safetensors`.
         generator: its `arguments` rebuild it.
-        settings: `plane`, `crop_cols`, `attention` (`heatmap` or `none`); maybe `training`, steps and
-            metrics, and `height_prior`, as `models.height_prior.HeightPrior.as_json` gives it.
+        settings: `plane`, `crop_cols`, `attention` (`heatmap` or `none`), and where need be `convention` (of
+            the sample, if it is not this software's own), `training` (steps and metrics) and `height_prior` (as
+            `models.height_prior.HeightPrior.as_json` gives it).
     """
     from safetensors.torch import save
 
-    description = {"arguments": generator.arguments, "settings": {name: settings[name] for name in SETTINGS},
+    kept = {name: settings[name] for name in SETTINGS}
+    kept["convention"] = settings.get("convention", OWN_CONVENTION)
+    description = {"arguments": generator.arguments, "settings": kept,
                    "training": settings.get("training", {}), "height_prior": settings.get("height_prior")}
     weights = {name: value.detach().to("cpu", copy=True).contiguous()
                for name, value in generator.state_dict().items()}
@@ -62,6 +67,9 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         description = json.loads(metadata[KIND])
         settings = {name: description["settings"][name] for name in SETTINGS}
+        settings["convention"] = description["settings"].get("convention", OWN_CONVENTION)
+        if settings["convention"] not in CONVENTIONS:
+            raise ValueError(f"convention '{settings['convention']}'")
         return description["arguments"], settings | {"training": description["training"],
                                                      "height_prior": description.get("height_prior")}
     except (KeyError, TypeError, ValueError) as error:

@@ -26,6 +26,11 @@ def touches_gap(gap: Tensor) -> Tensor:
     return functional.max_pool2d(gap, PATCH, stride=1, padding=PATCH // 2).flatten(1) > 0
 
 
+def sample_gap(gap: Tensor, factor: int) -> Tensor:
+    """Return the gap at 1 / factor of the size by taking every `factor`-th pixel, as published."""
+    return gap[:, :, ::factor, ::factor]
+
+
 def shrink_gap(gap: Tensor, factor: int) -> Tensor:
     """Return the gap at 1 / factor of the size; a position that holds any gap pixel is gap."""
     return functional.max_pool2d(gap, factor)
@@ -67,6 +72,16 @@ def weigh(scores: Tensor, excluded: Tensor, scale: float | Tensor) -> Tensor:
     return weights.masked_fill(excluded[:, None], 0.0)
 
 
+def weigh_all(scores: Tensor, excluded: Tensor, scale: float) -> Tensor:
+    """Return the published weights: (B, N, M), (B, M) -> (B, N, M).
+
+    A key that is excluded scores zero and takes its share of the softmax, which is then left out. So the
+    weights add up to less than one.
+    """
+    kept = ~excluded[:, None]
+    return (scores * kept * scale).softmax(2) * kept
+
+
 class ContextualAttention(nn.Module):
     """The published attention: match at half resolution, copy 4x4 patches at full resolution."""
 
@@ -84,7 +99,8 @@ class ContextualAttention(nn.Module):
         half = features[:, :, ::2, ::2]                                            # (B, C, R/2, W/2)
         patches = unfold_patches(half)                                             # (B, N, 9C)
         scores = fuse(match(patches, patches), rows, columns)                      # (B, N, N)
-        weights = weigh(scores, touches_gap(shrink_gap(gap, gap.shape[2] // rows)), SOFTMAX_SCALE)
+        excluded = touches_gap(sample_gap(gap, gap.shape[2] // rows))              # (B, N)
+        weights = weigh_all(scores, excluded, SOFTMAX_SCALE)
         copies = functional.unfold(features, 4, stride=2, padding=1)               # (B, 16C, N)
         pasted = copies @ weights.transpose(1, 2)
         return functional.fold(pasted, features.shape[2:], 4, stride=2, padding=1) / 4

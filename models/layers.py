@@ -1,5 +1,7 @@
 """Building blocks of the generators and discriminators. None of them mixes the samples of a batch."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,17 +17,17 @@ class SpectralConv(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1,
-                 dilation: int = 1, activate: bool = True) -> None:
+                 dilation: int = 1, activation: Callable[[Tensor], Tensor] | None = functional.elu) -> None:
         super().__init__()
         padding = dilation * (kernel - 1) // 2
         self.conv = nn.utils.spectral_norm(
             nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation))
-        self.activate = activate
+        self.activation = activation
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, in, R, C) to (B, out, R / stride, C / stride)."""
         features = self.conv(features)
-        return functional.elu(features) if self.activate else features
+        return self.activation(features) if self.activation else features
 
 
 class ResidualBlock(nn.Module):

@@ -1,8 +1,10 @@
 """The generator as published (HealthiVert-GAN, Zhang et al. 2024), for published weights and for comparison.
 
-Two stages after Yu et al. 2018 (arXiv:1801.07892), all convolutions spectrally normalised, ELU. Layers
-bear the names under which published weights store them. The default generator, which learns far
-faster, is in `models/generator.py`.
+Two stages after Yu et al. 2018 (arXiv:1801.07892), all convolutions spectrally normalised, ELU but for the
+ReLU before contextual attention. Layers bear the names under which published weights store them, and in
+evaluation one slice gives what the published forward pass gives. In a batch each sample's own gap counts,
+where the published code takes the first sample's. The default generator, which learns far faster, is in
+`models/residual_generator.py`.
 """
 
 import torch
@@ -60,8 +62,8 @@ class PublishedCoarse(nn.Module):
         self.conv19 = SpectralConv(2 * ngf + extra, 2 * ngf)
         self.conv15 = SpectralConv(2 * ngf, ngf)
         self.conv16 = SpectralConv(ngf, ngf // 2)
-        self.conv17 = SpectralConv(ngf // 2, 1, activate=False)
-        self.conv18 = SpectralConv(ngf // 2, 1, activate=False)
+        self.conv17 = SpectralConv(ngf // 2, 1, activation=None)
+        self.conv18 = SpectralConv(ngf // 2, 1, activation=None)
         self.fc_height = nn.Linear(4 * ngf, 1)
 
     def forward(self, masked_ct: Tensor, gap: Tensor, distance: Tensor,
@@ -90,25 +92,26 @@ class PublishedRefinement(nn.Module):
         super().__init__()
         for prefix in ("", "pm"):
             last = 2 * ngf if prefix == "" else 4 * ngf
+            activation = functional.elu if prefix == "" else functional.relu  # what is matched is >= 0
             self.add_module(f"{prefix}conv1", SpectralConv(4, ngf, 5))
             self.add_module(f"{prefix}conv2_downsample", SpectralConv(ngf, ngf, stride=2))
             self.add_module(f"{prefix}conv3", SpectralConv(ngf, 2 * ngf))
             self.add_module(f"{prefix}conv4_downsample", SpectralConv(2 * ngf, last, stride=2))
             self.add_module(f"{prefix}conv5", SpectralConv(last, 4 * ngf))
-            self.add_module(f"{prefix}conv6", SpectralConv(4 * ngf, 4 * ngf))
+            self.add_module(f"{prefix}conv6", SpectralConv(4 * ngf, 4 * ngf, activation=activation))
         add_dilated(self, 4 * ngf)
         self.contextual_attention = ContextualAttention()
         self.pmconv9 = SpectralConv(4 * ngf, 4 * ngf)
         self.pmconv10 = SpectralConv(4 * ngf, 4 * ngf)
         self.allconv11 = SpectralConv(8 * ngf, 4 * ngf)
-        self.allconv19 = SpectralConv(4 * ngf, 4 * ngf)
         self.allconv12 = SpectralConv(4 * ngf, 4 * ngf)
+        self.allconv19 = SpectralConv(4 * ngf, 4 * ngf)
         self.allconv13 = SpectralConv(4 * ngf, 2 * ngf)
         self.allconv14 = SpectralConv(2 * ngf, 2 * ngf)
         self.allconv15 = SpectralConv(2 * ngf, ngf)
         self.allconv16 = SpectralConv(ngf, ngf // 2)
-        self.allconv17 = SpectralConv(ngf // 2 + 1, 1, activate=False)
-        self.allconv18 = SpectralConv(ngf // 2 + 1, 1, activate=False)
+        self.allconv17 = SpectralConv(ngf // 2 + 1, 1, activation=None)
+        self.allconv18 = SpectralConv(ngf // 2 + 1, 1, activation=None)
         self.fc_height = nn.Linear(4 * ngf, 1)
 
     def forward(self, masked_ct: Tensor, gap: Tensor, distance: Tensor, neighbours: Tensor,
@@ -120,7 +123,7 @@ class PublishedRefinement(nn.Module):
         copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
         features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
-        features = apply_layers(self, "allconv19 allconv12", features)
+        features = apply_layers(self, "allconv12 allconv19", features)
         features = apply_layers(self, "allconv13 allconv14", enlarge(features))
         features = apply_layers(self, "allconv15 allconv16", enlarge(features))
         features = torch.cat([features, coarse_ct], 1)                             # (B, c/2 + 1, R, C)

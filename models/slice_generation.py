@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from data.aligned_dataset import SLICE_AXIS, body_slices
-from data.slice_input import RawSlices, SliceInput, build_slice_input, inference_context
+from data.slice_input import CONVENTIONS, RawSlices, SampleConvention, SliceInput, build_inference_input
 from util.geometry import GAP_ROWS, gap_top, row_extent
 
 FADE_MM = 4                  # from the body's outline outwards, the drawn CT gives way to what lay there
@@ -37,6 +37,7 @@ class PlaneModel:
     plane: str
     device: torch.device
     amp: bool = False
+    convention: SampleConvention = CONVENTIONS["own"]
 
 
 class PlaneFrame(NamedTuple):
@@ -136,17 +137,16 @@ def _raw_slices(scan: Scan, body: np.ndarray, plane: str, index: Tensor, distanc
 
 def _run(model: PlaneModel, raw: RawSlices, batch_slices: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gap's CT (S, G, W) and body probability (S, G, W), and the height in mm (S,), of slices."""
-    first = gap_top(raw.ct.shape[2])
+    first = gap_top(raw.ct.shape[2]) + model.convention.rows_below_height   # such a body lies lower
     gap = slice(first, first + GAP_ROWS)
     results = []
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.amp):
         for chunk in zip(*(tensor.split(batch_slices) for tensor in raw), strict=True):
             part = RawSlices(*(tensor.to(model.device) for tensor in chunk))
-            context = inference_context(len(part.ct), model.device)
-            output = model.generator(build_slice_input(part, context, context))
+            output = model.generator(build_inference_input(part, model.convention))
             results.append((output.ct[:, 0, gap], output.body[:, 0, gap], output.height_mm))
     ct, probability, heights = (torch.cat(parts).float().cpu() for parts in zip(*results, strict=True))
-    return ct, probability, heights.reshape(-1)
+    return ct, probability, heights.reshape(-1) + model.convention.rows_below_height
 
 
 def _lay_out(slices: Tensor, index: Tensor, count: int, plane: str) -> Tensor:

@@ -68,13 +68,22 @@ class BaseOptions:
         """
         if args.gpu_ids is not None:
             args.device = device_of(args.gpu_ids)
-        if args.name in ("", "..") or Path(args.name).name != args.name:
-            raise InputError(f"--name '{args.name}': expected a plain folder name, found a path; "
-                             f"use --checkpoints_dir for the folder around it")
+        check_run_name(args.name)
         paths = read_cohort(args.cohort).paths
         for flag, (key, folder) in DEFAULT_FOLDERS.items():
             if getattr(args, flag) is None:
                 setattr(args, flag, Path(paths.get(key, folder)))
+
+
+def check_run_name(name: str) -> None:
+    """Check that --name names a folder in --checkpoints_dir.
+
+    Raises:
+        InputError: it does not.
+    """
+    if name in ("", "..") or Path(name).name != name:
+        raise InputError(f"--name '{name}': expected a plain folder name, found a path; "
+                         f"use --checkpoints_dir for the folder around it")
 
 
 def device_of(gpu_ids: str) -> str:
