@@ -3,9 +3,9 @@
     python evaluation/benchmark.py --cohort phantom --checkpoint weights/phantom_sagittal.safetensors \
         --checkpoint_coronal weights/phantom_coronal.safetensors
 
-Makes what is missing (phantom cohort, straightening, heatmaps, synthesis, height loss, baselines), then writes
-benchmark.csv (a row per vertebra and method), benchmark.json, benchmark.md and plots into --out. With --ablate it
-also tells what each part of the method is worth. Figures of phantoms are not clinical ones.
+Makes what is missing (phantom cohort, straightening, heatmaps, synthesis, height loss, baselines), then
+writes benchmark.csv (a row per vertebra and method), benchmark.json, benchmark.md and plots into --out. With
+--ablate it also tells what each part of the method is worth. Figures of phantoms are not clinical ones.
 """
 
 import argparse
@@ -45,24 +45,25 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     add("--synthesis_flags", default="", help="further flags of eval_3d_sagittal_twostage.py, in one string")
     add("--classifier", type=Path, default=WEIGHTS / "phantom_classifier.safetensors",
         help="classifier whose evidence the heatmaps show")
-    add("--baselines", type=Path, help="fitted baselines; without it the shipped ones, else they are fitted on "
-        "the cohort's split train")
+    add("--baselines", type=Path, help="fitted baselines; without it the shipped ones, else they are "
+        "fitted on the cohort's split train")
     add("--no_baselines", action="store_true", help="judge the generator alone")
 
 
 def _add_cohort(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("cohort and results").add_argument
-    add("--cohort", default="phantom", help="'phantom' for the embedded benchmark cohort, or a cohort file: its "
-        "split val is judged, the healthy vertebrae of its split test calibrate")
+    add("--cohort", default="phantom", help="'phantom' for the embedded benchmark cohort, or a cohort file: "
+        "its split val is judged, the healthy vertebrae of its split test calibrate")
     add("--root", type=Path, default=Path("dataset/benchmark"), help="folder of the phantom cohort")
     add("--patients", type=whole_number(2), default=40, help="held-out phantom patients")
     add("--calibration_patients", type=whole_number(1), default=24, help="phantom patients that calibrate")
     add("--seed", type=whole_number(0), default=5000, help="of the phantom cohort, resampling and ablation")
     add("--resamples", type=whole_number(1), default=1000, help="draws of patients for each 95 %% interval")
-    add("--floor_draws", type=whole_number(0), default=3000, help="anatomies that the floor is fitted on (phantom); "
-        "0 leaves it out")
+    add("--floor_draws", type=whole_number(0), default=3000, help="anatomies that the floor is fitted on "
+        "(phantom); 0 leaves it out")
     add("--out", type=Path, default=Path("output/benchmark"), help="folder for the results")
-    add("--docs", type=Path, help="also write benchmark.json, the tables of benchmark.md and images/ to this folder")
+    add("--docs", type=Path, help="also write benchmark.json, the tables of benchmark.md and images/ to "
+        "this folder")
 
 
 def _add_ablation(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,8 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
     add("--ablate_cohort", type=Path, default=Path("vertebra_data.json"), help="cohort to train them on")
     add("--ablate_dataroot", type=Path, default=Path("dataset/straightened"), help="its straightened cases")
     add("--ablate_heatmaps", type=Path, default=Path("Attention/heatmap"), help="its heatmaps")
-    add("--ablate_flags", default="--batch_size 8 --ngf 12 --ndf 8", help="further flags of train.py, in one string")
+    add("--ablate_flags", default="--batch_size 8 --ngf 12 --ndf 8",
+        help="further flags of train.py, in one string")
 
 
 def prepare(args: argparse.Namespace, place: "Place") -> tuple["Cohort", list[Step], int]:
@@ -91,7 +93,8 @@ def prepare(args: argparse.Namespace, place: "Place") -> tuple["Cohort", list[St
     return cohort, [*steps, *more], max(status, run_steps(more, Path.cwd(), past_bad_cases=True))
 
 
-def score(args: argparse.Namespace, place: "Place", cohort: "Cohort") -> tuple["pd.DataFrame", dict[str, Any], int]:
+def score(args: argparse.Namespace, place: "Place",
+          cohort: "Cohort") -> tuple["pd.DataFrame", dict[str, Any], int]:
     """Compare shapes, write the tidy table, and return it, the report, and 1 if some cases failed."""
     from functools import partial
 

@@ -70,13 +70,14 @@ def data_steps(args: Namespace, place: Place) -> list[Step]:
     steps: list[Step] = []
     if args.cohort == PHANTOM:
         patients = args.calibration_patients + args.patients
-        steps.append(("Make the phantom patients, held-out ones with every severity and kind of fracture", command(
+        steps.append(("Make the phantom patients, held-out ones with fractures of every severity", command(
             "phantom/make_cohort.py", "--out", place.raw, "--cohort", place.cohort, "--patients", patients,
             "--seed", args.seed, "--hold_out", "even", "--scanner", "isotropic", "--split_shares", 0.0,
             args.calibration_patients / patients, args.patients / patients, args=args)))
     return [*steps, (
         "Find the centre of each vertebral body",
-        command("straighten/location_json_local.py", "--raw", place.raw, "--cohort", place.cohort, args=args)), (
+        command("straighten/location_json_local.py", "--raw", place.raw, "--cohort", place.cohort,
+                args=args)), (
         "Straighten the spines",
         command("straighten/straighten_mask_3d.py", "--raw", place.raw, "--out", place.dataroot,
                 "--cohort", place.cohort, args=args)), (
@@ -112,8 +113,8 @@ def method_steps(args: Namespace, place: Place, cohort: Cohort, model: Path | No
     if model or (cohort.splits.get("train") and not args.no_baselines):
         fitted = ["--model", model] if model else []
         steps += [(f"Ask the baselines, split {split}", command(
-            "evaluation/baselines.py", "--cohort", place.cohort, "--dataroot", place.dataroot, "--split", split,
-            "--out", place.baselines(split), *fitted)) for split in splits]
+            "evaluation/baselines.py", "--cohort", place.cohort, "--dataroot", place.dataroot, "--split",
+            split, "--out", place.baselines(split), *fitted)) for split in splits]
     return steps
 
 
@@ -142,7 +143,8 @@ def healthy_steps(args: Namespace, place: Place, patients: Sequence[str]) -> lis
 
     found = []
     for patient in patients:
-        source, target = truth_folder(place.raw, patient) / "healthy_body.nii.gz", raw_mask(place.healthy_raw, patient)
+        source = truth_folder(place.raw, patient) / "healthy_body.nii.gz"
+        target = raw_mask(place.healthy_raw, patient)
         if not source.is_file():
             continue
         found.append(patient)

@@ -17,7 +17,7 @@ PLOTS = ("bland_altman", "calibration", "roc")
 SEVERITY_COLOURS = dict(zip(SEVERITIES, ("#64748b", *CLASS_COLOURS), strict=True))
 METHOD_COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be185d", "#334155")
 GENERATOR_WIDTH, OTHER_WIDTH = 2.4, 1.3
-LOSS_BINS = np.array([-0.5, 0.5, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 90.0])  # percent; the first holds 0 alone
+LOSS_BINS = np.array([-0.5, 0.5, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 90.0])  # percent; the first holds 0
 PANEL_INCHES = 2.9
 
 
@@ -50,8 +50,8 @@ def draw_bland_altman(path: Path, table: "pd.DataFrame") -> None:
     panels[1, 0].set_ylabel("measured - true loss (points)")
     handles = {text: handle for axes in figure.axes
                for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7, frameon=False, fontsize=8,
-                  markerscale=1.6)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False, fontsize=8,
+                  ncols=min(7, 2 * len(methods)), markerscale=1.6)
     save_figure(path, figure)
 
 
@@ -67,8 +67,9 @@ def _scatter(axes: "Axes", rows: "pd.DataFrame", true: np.ndarray, error: np.nda
     known = error[np.isfinite(error)]
     if len(known) > 1:
         bias, half = float(known.mean()), of_rows.LIMITS_SD * float(known.std(ddof=1))
-        for value, style, label in ((bias, "-", "bias"), (bias - half, "--", "95 % limits"), (bias + half, "--", "")):
-            axes.axhline(value, color="#0f172a", linewidth=0.9, linestyle=style, label=label or None)
+        for value, style, label in ((bias, "-", "bias"), (bias - half, "--", "95 % limits"),
+                                    (bias + half, "--", None)):
+            axes.axhline(value, color="#0f172a", linewidth=0.9, linestyle=style, label=label)
             axes.text(0.99, value, f"{value:+.1f}", fontsize=7, ha="right", va="bottom",
                       transform=axes.get_yaxis_transform())
     _bare(axes)
@@ -84,7 +85,8 @@ def draw_calibration(path: Path, table: "pd.DataFrame") -> None:
         measured = 100.0 * of_rows.columns(rows, "rhlv_{}").ravel()
         axes.plot([-5, 70], [-5, 70], color=GUIDE_COLOUR, linewidth=0.9)
         axes.scatter(true, measured, s=6, color=METHOD_COLOURS[0], alpha=0.35, linewidths=0)
-        axes.errorbar(*_bin_means(true, measured), fmt="o", color="#0f172a", markersize=4, capsize=2, linewidth=1.0)
+        axes.errorbar(*_bin_means(true, measured), fmt="o", color="#0f172a", markersize=4, capsize=2,
+                      linewidth=1.0)
         axes.set_title(name, fontsize=10)
         axes.set(xlabel="true loss of a third (%)", aspect="equal", xlim=(-5, 70), ylim=(-25, 75))
         _bare(axes)
@@ -93,7 +95,7 @@ def draw_calibration(path: Path, table: "pd.DataFrame") -> None:
 
 
 def _bin_means(true: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return of each bin that holds two points or more the mean true loss, the mean measured loss and its SD."""
+    """Return mean true loss, mean measured loss and its SD of each bin that holds two points or more."""
     known = np.isfinite(measured)
     true, measured = true[known], measured[known]
     place = np.digitize(true, LOSS_BINS)
@@ -114,11 +116,13 @@ def draw_roc(path: Path, methods: dict[str, Any]) -> None:
             continue
         colour = METHOD_COLOURS[place % len(METHOD_COLOURS)]
         area = report["roc_auc"]["value"]
-        axes.plot(curve["false_positive_rate"], curve["sensitivity"], color=colour, label=f"{name}, area {area:.3f}",
+        axes.plot(curve["false_positive_rate"], curve["sensitivity"], color=colour,
+                  label=f"{name}, area {area:.3f}", zorder=4 if place == 0 else 3,
                   linewidth=GENERATOR_WIDTH if place == 0 else OTHER_WIDTH)
         _mark_thresholds(axes, report, colour, is_first=place == 0)
-    axes.set(xlabel="false alarms: 1 - specificity (true loss 0)", ylabel="sensitivity (true loss of 25 % and more)",
-             xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel="false alarms: 1 - specificity (true loss 0)",
+             ylabel="sensitivity (true loss of 25 % and more)", xlim=(-0.02, 1.02),
+             ylim=(-0.02, 1.02), aspect="equal")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     _bare(axes)
     save_figure(path, figure)
@@ -130,7 +134,8 @@ def _mark_thresholds(axes: "Axes", report: dict[str, Any], colour: str, *, is_fi
         found, whole = report[f"sensitivity_loss25{suffix}"]["value"], report[f"specificity{suffix}"]["value"]
         if found is not None and whole is not None:
             axes.plot(1.0 - whole, found, marker=marker, color=colour, markersize=6, markeredgecolor="white",
-                      linestyle="none", label=f"threshold {text}" if is_first else None)
+                      linestyle="none", label=f"threshold {text}" if is_first else None,
+                      zorder=5)
 
 
 def _bare(axes: "Axes") -> None:

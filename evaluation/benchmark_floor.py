@@ -1,8 +1,8 @@
 """The least error that a linear predictor can have on the phantom: what heights say of each other.
 
-A phantom's healthy heights are only partly predictable from those of its other vertebrae: each level has chance
-of its own. A ridge regression that knows the TRUE healthy heights of all the other vertebrae, fitted on
-thousands of anatomies drawn as the phantom draws them, stands for the best that can be asked of a method
+A phantom's healthy heights are only partly predictable from those of its other vertebrae: each level has
+chance of its own. A ridge regression that knows the TRUE healthy heights of all the other vertebrae, fitted
+on thousands of anatomies drawn as the phantom draws them, stands for the best that can be asked of a method
 that looks at heights alone. It sees what no method sees, so it is a floor, not a competitor.
 """
 
@@ -72,7 +72,8 @@ def predict_left_out(known: np.ndarray, spines: np.ndarray) -> np.ndarray:
     return predicted
 
 
-def floor_heights(raw: Path, patients: list[str], cache: Path, draws: int, seed: int) -> dict[str, np.ndarray]:
+def floor_heights(raw: Path, patients: list[str], cache: Path, draws: int,
+                  seed: int) -> dict[str, np.ndarray]:
     """Return the floor's heights (3,) in mm of every vertebra of phantom patients, by case."""
     from phantom.anatomy import LABELLED
     from util.vertebrae import case_name

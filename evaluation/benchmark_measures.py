@@ -17,6 +17,7 @@ from util.body_heights import THIRDS
 if TYPE_CHECKING:
     import pandas as pd
 
+GENERATOR = "generator"  # the method that is judged; all others are compared with it
 LIMITS_SD = 1.96         # limits of agreement: bias and so many standard deviations (Bland and Altman 1986)
 SEVERE_LOSS = 0.25       # true loss that must be found: Genant grade 2
 FIXED_THRESHOLDS = (0.20, 0.25)
@@ -78,8 +79,9 @@ def mean_of(values: Errors) -> Measure:
     return from_sums(terms, lambda sums: ratio(sums[:, 0], sums[:, 1]))
 
 
-def share(hits: Callable[["pd.DataFrame"], np.ndarray], among: Callable[["pd.DataFrame"], np.ndarray]) -> Measure:
-    """Return the share of hits among the rows that count, both (N,) booleans."""
+def share(hits: Callable[["pd.DataFrame"], np.ndarray],
+          among: Callable[["pd.DataFrame"], np.ndarray]) -> Measure:
+    """Return the share of hits (N,) among the rows that count (N,) boolean; a hit of NaN counts nowhere."""
     return mean_of(lambda table: np.where(among(table), hits(table), np.nan)[:, None])
 
 
@@ -133,8 +135,9 @@ def accuracy(matrix: np.ndarray) -> float:
 def roc_area(table: "pd.DataFrame", sample: Sample) -> np.ndarray:
     """Return the area under the ROC curve of true losses of 25 % and more against 0, and of every draw.
 
-    The area is the share of pairs in which the fractured vertebra has the larger measured loss, a tie counting
-    half (Hanley and McNeil 1982). So pairs are counted once per pair of patients, and draws weigh them.
+    The area is the share of pairs in which the fractured vertebra has the larger measured loss, a tie
+    counting half (Hanley and McNeil 1982). So pairs are counted once per pair of patients, and draws weigh
+    them.
     """
     worst = worst_third(columns(table, "rhlv_{}"))
     owner = np.searchsorted(sample.patients, table["patient"].to_numpy(str))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation import benchmark_measures as of_rows
+from evaluation.benchmark_measures import GENERATOR
 from evaluation.grade_metrics import Resampling
 from evaluation.patient_sample import Measure, Sample, with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GENERATOR = "generator"
 SPECIFICITY_AIM = 0.97     # of the calibration's threshold
 SEVERITIES = ("healthy", "below 20 %", "20-25 %", "25-40 %", "above 40 %")
 GROUPS = {"severity": "severity", "kind": "kind", "level": "level",
@@ -75,8 +75,8 @@ def _threshold(table: "pd.DataFrame", method: str) -> float:
 def calibrated_threshold(healthy_losses: np.ndarray) -> float:
     """Return the loss that a new healthy vertebra stays below with a probability of at least 97 %.
 
-    The split-conformal quantile (Vovk 2005): of n losses the ceil(0.97 (n + 1))-th smallest; exceeding it, not
-    reaching it, would be the alarm, so the next larger number is the threshold. NaN if n is below 33.
+    The split-conformal quantile (Vovk et al. 2005): of n losses the ceil(0.97 (n + 1))-th smallest. To exceed
+    it, not to reach it, is the alarm, so the next larger number is the threshold. NaN if n is below 33.
 
     Args:
         healthy_losses: (n,) measured losses of the worst third, finite, of vertebrae that lost nothing.
@@ -119,7 +119,8 @@ def roc_curve(rows: "pd.DataFrame") -> dict[str, list[float]]:
     if len(set(severe[chosen])) < 2:
         return {}
     false_alarms, found, thresholds = curve_of(severe[chosen], worst[chosen])
-    values = {"false_positive_rate": false_alarms, "sensitivity": found, "threshold": thresholds.clip(-9.0, 9.0)}
+    thresholds[np.isinf(thresholds)] = worst[chosen].max() + 1.0  # JSON has no infinity
+    values = {"false_positive_rate": false_alarms, "sensitivity": found, "threshold": thresholds}
     return {name: [round(float(number), 5) for number in numbers] for name, numbers in values.items()}
 
 
@@ -147,19 +148,21 @@ def differences(first: "pd.DataFrame", second: "pd.DataFrame", limits: dict[str,
 
 
 def error_budget(rows: "pd.DataFrame", sample: Sample) -> dict[str, Any]:
-    """Return what the generator's error of the restored height consists of, each as mean absolute and bias, mm.
+    """Return what the generator's error of the restored height consists of: mean absolute and bias, mm.
 
     With the true body's extent E in rows, its mean height M (of all columns) and the composed height A, the
     error of the restored mean height S splits without rest:
     S - M = (A - E) M / E  [height head]  +  S - A M / E  [mask].
-    Beside them the spread of the slices' predictions, and the error of the given mask's height (straightening).
+    Beside them the spread of the slices' predictions, and the error of the given mask's height
+    (straightening).
     """
     def part(value: Callable[["pd.DataFrame"], np.ndarray]) -> dict[str, Measure]:
         return of_rows.error_measures("part", "mm", lambda table: value(table)[:, None])
 
     def head(table: "pd.DataFrame") -> np.ndarray:
         extent = table["true_extent_mm"].to_numpy(float)
-        return (table["predicted_height_mm"].to_numpy(float) - extent) * of_rows.true_overall_mm(table) / extent
+        excess = table["predicted_height_mm"].to_numpy(float) - extent
+        return excess * of_rows.true_overall_mm(table) / extent
 
     parts = {
         "restored height": part(lambda table: of_rows.reference_error_mm(table)[:, 0]),

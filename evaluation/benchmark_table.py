@@ -2,9 +2,9 @@
 
 Columns: method, split, case, patient, level, kind, severity, fractured_neighbours; per third true_loss_*,
 true_before_*_mm, true_after_*_mm; per third and overall measured_*_mm (the given mask), reference_*_mm (the
-height before the fracture, as the method has it), rhlv_*; per third low_*, high_* (90 % interval of the loss);
-p_grade1..3; dice, hausdorff95_mm; true_extent_mm, predicted_height_mm, slice_spread_mm; reason. Losses are
-0..1, what is undefined is NaN.
+height before the fracture, as the method has it), rhlv_*; per third low_*, high_* (90 % interval of the
+loss); p_grade1..3; dice, hausdorff95_mm; true_extent_mm, predicted_height_mm, slice_spread_mm; reason. Losses
+are 0..1, what is undefined is NaN.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.benchmark_cohort import CALIBRATION, HELD_OUT, Place
+from evaluation.benchmark_measures import GENERATOR
 from evaluation.benchmark_metrics import severity
-from evaluation.benchmark_truth import GENERATOR, Truth, shape_record, truth_of
+from evaluation.benchmark_truth import Truth, shape_record, truth_of
 from evaluation.heights import relative_loss
 from evaluation.rhlv_table import PARTS
 from util.body_heights import THIRDS
@@ -63,7 +64,7 @@ def _indexed(path: Path, keys: list[str]) -> dict[Any, dict[str, Any]]:
                          f"run the benchmark's steps first")
     table = pd.read_csv(path, dtype={"reason": str})
     if not set(keys) <= set(table.columns):
-        raise InputError(f"{path}: expected columns {', '.join(keys)}, found {', '.join(table.columns[:5])}...")
+        raise InputError(f"{path}: expected columns {', '.join(keys)}, found {', '.join(table.columns)}")
     table["reason"] = table["reason"].fillna("") if "reason" in table else ""
     return {tuple(row[key] for key in keys) if len(keys) > 1 else row[keys[0]]: row
             for row in table.to_dict("records")}
@@ -75,6 +76,7 @@ def _split_rows(cohort: Cohort, place: Place, split: str,
     path = place.baselines(split) / "baselines.csv"
     baselines = _indexed(path, ["method", "case"]) if path.is_file() else {}
     names = list(dict.fromkeys(method for method, _ in baselines))
+    is_calibrated = any(np.isfinite(_values(row, "rhlv_calibrated_{}")).any() for row in losses.values())
     for case in cohort.cases(split):
         measured = losses.get(case, NO_ROW)
         truth = truth_of(case, cohort, place.raw, _values(measured, "height_original_{}_mm")[:3])
@@ -82,7 +84,10 @@ def _split_rows(cohort: Cohort, place: Place, split: str,
             continue
         common = _common(case, split, truth, _values(measured, "height_original_{}_mm"))
         shapes = read_json(shape_record(place, case)) if shape_record(place, case).is_file() else {}
-        yield from _generator_rows(common, measured, place, shapes)
+        generator = _generator_row(common, measured, place, shapes)
+        yield generator
+        if is_calibrated:
+            yield _calibrated_row(generator, measured)
         for name in names:
             yield _row(common, name, _values(baselines.get((name, case), NO_ROW), "height_reference_{}_mm"),
                        _values(baselines.get((name, case), NO_ROW), "rhlv_{}"), shapes,
@@ -125,28 +130,28 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def _generator_rows(common: dict[str, Any], measured: dict[str, Any], place: Place,
-                    shapes: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the generator's row; and, where its losses were calibrated, that of the calibrated ones."""
-    reason = measured.get("reason", "not synthesized")
+def _generator_row(common: dict[str, Any], measured: dict[str, Any], place: Place,
+                   shapes: dict[str, Any]) -> dict[str, Any]:
+    """Return the generator's row, with what the calibration and the synthesis say of it."""
     row = _row(common, GENERATOR, _values(measured, "height_synthetic_{}_mm"), _values(measured, "rhlv_{}"),
-               shapes, reason)
+               shapes, measured.get("reason", "not synthesized"))
+    for side in ("low", "high"):
+        limits = _values(measured, f"rhlv_{{}}_{side}", THIRDS)
+        row |= {f"{side}_{third}": float(limit) for third, limit in zip(THIRDS, limits, strict=True)}
     record = place.out / "synthesis" / f"{common['case']}.json"
     passes = read_json(record) if record.is_file() else {}
-    row |= {"predicted_height_mm": _number(passes.get("height_mm")),
-            "slice_spread_mm": _number(passes.get("spread_mm"))}
-    for side in ("low", "high"):
-        values = _values(measured, f"rhlv_{{}}_{side}", THIRDS)
-        row |= {f"{side}_{third}": float(value) for third, value in zip(THIRDS, values, strict=True)}
-    row |= {name: measured.get(name, np.nan) for name in P_GRADES}
-    yield row
-    calibrated = _values(measured, "rhlv_calibrated_{}")
-    if f"rhlv_calibrated_{THIRDS[0]}" in measured:
-        known_mm = _values(measured, "height_original_{}_mm")
-        yield row | {"method": CALIBRATED} | {
-            f"rhlv_{part}": float(value) for part, value in zip(PARTS, calibrated, strict=True)} | {
-            f"reference_{part}_mm": float(value) for part, value in
-            zip(PARTS, known_mm / np.where(calibrated < 1.0, 1.0 - calibrated, np.nan), strict=True)}
+    return row | {name: measured.get(name, np.nan) for name in P_GRADES} | {
+        "predicted_height_mm": _number(passes.get("height_mm")),
+        "slice_spread_mm": _number(passes.get("spread_mm"))}
+
+
+def _calibrated_row(generator: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the generator's row with the calibrated losses, and the heights before that follow from them."""
+    rhlv = _values(measured, "rhlv_calibrated_{}")
+    before_mm = _values(measured, "height_original_{}_mm") / np.where(rhlv < 1.0, 1.0 - rhlv, np.nan)
+    return generator | {"method": CALIBRATED} | {
+        f"rhlv_{part}": float(loss) for part, loss in zip(PARTS, rhlv, strict=True)} | {
+        f"reference_{part}_mm": float(height) for part, height in zip(PARTS, before_mm, strict=True)}
 
 
 def add_reference(table: "pd.DataFrame", method: str, reference_mm: dict[str, np.ndarray]) -> "pd.DataFrame":

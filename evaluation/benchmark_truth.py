@@ -5,14 +5,14 @@ it, vertebrae of grade 0 are taken as they are: they lost nothing, and their mea
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation.benchmark_cohort import HELD_OUT, Place
-from evaluation.benchmark_measures import ROUNDING
+from evaluation.benchmark_measures import GENERATOR, ROUNDING
 from evaluation.body_overlap import overlap
 from util.body_heights import own_body
 from util.errors import InputError
@@ -20,8 +20,6 @@ from util.geometry import row_extent
 from util.paths import fake_label, read_json, straightened_label, write_json
 from util.vertebrae import Cohort, neighbours, split_case
 from util.volume import read_mask
-
-GENERATOR = "generator"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Truth:
         return bool(self.loss.max() < ROUNDING)
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_truth(raw: Path, patient: str) -> dict[int, dict[str, Any]] | None:
     """Return the truth of a patient's vertebrae by label; None where there is none.
 

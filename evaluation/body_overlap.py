@@ -7,7 +7,8 @@ from evaluation.metrics import dice
 HAUSDORFF_PERCENT = 95
 
 
-def overlap(restored: np.ndarray, healthy: np.ndarray, *, align: bool, voxel_mm: float = 1.0) -> tuple[float, float]:
+def overlap(restored: np.ndarray, healthy: np.ndarray, *, align: bool,
+            voxel_mm: float = 1.0) -> tuple[float, float]:
     """Return Dice 0..1 and 95 % Hausdorff distance in mm of two bodies; NaN where either is empty.
 
     Args:
