@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -23,12 +23,13 @@ CONTRACT = ("reference_height_rel_diff_percent", "rhlv_mae_points", "rhlv_bias_p
 
 
 def row(patient: str, label: int, true: float, measured: float, *, method: str = "generator",
-        split: str = "val", height_mm: float = 20.0, error_mm: float = 0.0, **other: object) -> dict[str, object]:
+        split: str = "val", height_mm: float = 20.0, error_mm: float = 0.0,
+        **other: object) -> dict[str, object]:
     """A vertebra whose thirds lost alike; by default of 20 mm before its fracture."""
     one: dict[str, object] = {
-        "method": method, "split": split, "case": f"{patient}_{label}", "patient": patient, "level": f"L{label}",
-        "kind": "none" if true == 0 else "crush", "severity": severity(true), "fractured_neighbours": 0,
-        "dice": 1.0, "hausdorff95_mm": 0.0, "true_extent_mm": 25.0, "predicted_height_mm": 25.0,
+        "method": method, "split": split, "case": f"{patient}_{label}", "patient": patient,
+        "level": f"L{label}", "kind": "none" if true == 0 else "crush", "severity": severity(true),
+        "fractured_neighbours": 0, "dice": 1.0, "hausdorff95_mm": 0.0, "true_extent_mm": 25.0, "predicted_height_mm": 25.0,
         "slice_spread_mm": 0.0, "reason": ""}
     for third in THIRDS:
         one |= {f"true_loss_{third}": true, f"true_before_{third}_mm": height_mm,
@@ -57,8 +58,8 @@ def test_known_errors_give_their_mean_bias_and_limits():
     assert value(found, "rhlv_bias_points") == pytest.approx(-1.0)
     assert value(found, "rhlv_bias_points_abs") == pytest.approx(1.0)
     half = 1.96 * np.std([1.0, 1.0, 1.0, -3.0, -3.0, -3.0], ddof=1)
-    assert value(found, "rhlv_limit_low_points") == pytest.approx(-1.0 - half)
-    assert value(found, "rhlv_limit_high_points") == pytest.approx(-1.0 + half)
+    assert value(found, "rhlv_limit_low_points") == pytest.approx(-1.0 - half, rel=1e-5)
+    assert value(found, "rhlv_limit_high_points") == pytest.approx(-1.0 + half, rel=1e-5)
     assert value(found, "rhlv_middle_mae_points") == pytest.approx(2.0)
 
 
@@ -74,24 +75,25 @@ def test_a_perfect_method_scores_perfectly():
     calibration = [row(f"c{number}", 1, 0.0, 0.0, split="test") for number in range(40)]
     found = report([row(patient, label, loss, loss) for patient in "abc" for label, loss in enumerate(losses)]
                    + calibration)
-    perfect = dict.fromkeys(("body_dice", "sensitivity_loss25", "specificity", "macro_f1", "weighted_kappa",
-                             "roc_auc", "interval90_coverage", "grade_accuracy"), 1.0)
+    perfect = dict.fromkeys(("body_dice", "sensitivity_loss25", "specificity", "macro_f1", "roc_auc",
+                             "weighted_kappa", "interval90_coverage", "grade_accuracy"), 1.0)
     perfect |= {name: 0.0 for name in found["methods"]["generator"] if "_mae_" in name or "_limit_" in name}
     for name, expected in perfect.items():
         assert found["methods"]["generator"][name] == pytest.approx(
             {"value": expected, "low": expected, "high": expected}), name
     assert found["methods"]["generator"]["confusion"] == np.diag([6, 3, 3, 3]).tolist()
-    for part in found["error_budget"].values():
-        assert part["mean_absolute_mm"]["value"] == pytest.approx(0.0) or part is found["error_budget"]["mask"]
+    for name, part in found["error_budget"].items():
+        assert part["mean_absolute_mm"]["value"] == pytest.approx(0.0), name
 
 
 def test_sensitivity_and_specificity_by_hand():
-    rows = [row("a", 1, 0.30, 0.26), row("a", 2, 0.30, 0.22), row("b", 1, 0.40, 0.10), row("b", 2, 0.26, math.nan),
-            row("c", 1, 0.0, 0.21), row("c", 2, 0.0, 0.0), row("c", 3, 0.0, -0.1), row("d", 1, 0.15, 0.24)]
+    rows = [row("a", 1, 0.30, 0.26), row("a", 2, 0.30, 0.22), row("b", 1, 0.40, 0.10),
+            row("b", 2, 0.26, math.nan), row("c", 1, 0.0, 0.21), row("c", 2, 0.0, 0.0),
+            row("c", 3, 0.0, -0.1), row("d", 1, 0.15, 0.24)]
     found = report(rows)
-    assert value(found, "sensitivity_loss25_at_20") == pytest.approx(2 / 4)   # an undefined loss finds nothing
+    assert value(found, "sensitivity_loss25_at_20") == pytest.approx(2 / 4)  # undefined finds nothing
     assert value(found, "sensitivity_loss25_at_25") == pytest.approx(1 / 4)
-    assert value(found, "specificity_at_20") == pytest.approx(2 / 3)          # a loss of 15 % counts in neither
+    assert value(found, "specificity_at_20") == pytest.approx(2 / 3)  # 15 % counts in neither
     assert value(found, "specificity_at_25") == pytest.approx(1.0)
     assert found["methods"]["generator"]["undefined"] == 1
     assert value(found, "sensitivity_loss25") is None                         # nothing calibrates a threshold
@@ -150,8 +152,9 @@ def test_the_error_budget_splits_without_rest():
     one = row("a", 1, 0.0, 0.0, error_mm=1.0, predicted_height_mm=26.0, slice_spread_mm=0.4)
     found = report([one, row("b", 1, 0.0, 0.0)])["error_budget"]
     parts = {name: part["bias_mm"]["value"] for name, part in found.items()}
-    assert parts["height head"] == pytest.approx(0.5 * 1.0 * 20 / 25)      # 1 mm of extent is 0.8 of mean height
-    assert parts["height head"] + parts["mask"] == pytest.approx(parts["restored height"]) == pytest.approx(0.5)
+    assert parts["height head"] == pytest.approx(0.5 * 1.0 * 20 / 25)  # 1 mm of extent, 0.8 of mean height
+    assert parts["height head"] + parts["mask"] == pytest.approx(parts["restored height"])
+    assert parts["restored height"] == pytest.approx(0.5)
     assert parts["slices"] == pytest.approx(0.2) and parts["straightening"] == pytest.approx(0.0)
 
 
@@ -167,7 +170,9 @@ def test_resampling_is_that_of_bootstrap_patients_and_the_same_every_time():
     assert alone == {"value": 0.0, "low": None, "high": None}              # one patient cannot be resampled
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(-5, 60)), min_size=4, max_size=20))
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(-5, 60)), min_size=4,
+                max_size=20))
 def test_the_area_is_that_of_scikit_learn(vertebrae):
     table = pd.DataFrame([row(patient, number, 0.3 if broken else 0.0, percent / 100)
                           for number, (patient, broken, percent) in enumerate(vertebrae)])
@@ -192,7 +197,7 @@ def test_overlap_of_boxes():
     assert overlap(first, second, align=True) == (1.0, 0.0)               # the same box elsewhere
     assert overlap(first, second, align=False)[0] == 0.0
     lower = second.copy()
-    lower[28:30] = False                                                   # 8 of 10 rows; centroids 1 row apart
+    lower[28:30] = False  # 8 of 10 rows; centroids 1 row apart
     dice, distance_mm = overlap(first, lower, align=True)
     assert dice == pytest.approx(2 * 800 / 1800) and distance_mm == pytest.approx(1.0)
     assert all(map(math.isnan, overlap(first, np.zeros_like(first), align=True)))
