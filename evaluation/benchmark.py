@@ -84,11 +84,11 @@ def prepare(args: argparse.Namespace, place: "Place") -> tuple["Cohort", list[St
     from evaluation import benchmark_cohort as course
     from util.vertebrae import read_cohort
 
-    model = course.baseline_model(args)
+    course.baseline_model(args)  # a wrong name is told before an hour is spent
     steps = course.data_steps(args, place)
     status = run_steps(steps, Path.cwd(), past_bad_cases=True)
     cohort = read_cohort(place.cohort)
-    more = course.method_steps(args, place, cohort, model)
+    more = course.method_steps(args, place, cohort)
     more += course.healthy_steps(args, place, cohort.patients(course.HELD_OUT))
     return cohort, [*steps, *more], max(status, run_steps(more, Path.cwd(), past_bad_cases=True))
 

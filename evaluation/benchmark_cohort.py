@@ -102,7 +102,7 @@ def loss_command(args: Namespace, place: Place, output: Path) -> str:
                    "--cohort", place.cohort, "--trained_on", "none", "--no_figures", args=args)
 
 
-def method_steps(args: Namespace, place: Place, cohort: Cohort, model: Path | None) -> list[Step]:
+def method_steps(args: Namespace, place: Place, cohort: Cohort) -> list[Step]:
     """Return the steps of the methods on the held-out and the calibration split."""
     checkpoints = [path for path in (args.checkpoint, args.checkpoint_coronal) if path]
     splits = [split for split in (CALIBRATION, HELD_OUT) if cohort.splits.get(split)]
@@ -110,12 +110,32 @@ def method_steps(args: Namespace, place: Place, cohort: Cohort, model: Path | No
                           synthesis_command(args, place, place.out, checkpoints, "--split", split))
                          for split in splits]
     steps.append(("Measure the relative height loss", loss_command(args, place, place.out)))
-    if model or (cohort.splits.get("train") and not args.no_baselines):
-        fitted = ["--model", model] if model else []
-        steps += [(f"Ask the baselines, split {split}", command(
-            "evaluation/baselines.py", "--cohort", place.cohort, "--dataroot", place.dataroot, "--split",
-            split, "--out", place.baselines(split), *fitted)) for split in splits]
-    return steps
+    return steps + baseline_steps(args, place, splits, bool(cohort.splits.get("train")))
+
+
+def baseline_steps(args: Namespace, place: Place, splits: Sequence[str], can_fit: bool) -> list[Step]:
+    """Return the steps of the baselines: fitted ones where there are, else those of the cohort's split train.
+
+    Raises:
+        InputError: --baselines names no file.
+    """
+    def asked(out: Path, *flags: object) -> str:
+        return command("evaluation/baselines.py", "--cohort", place.cohort, "--dataroot", place.dataroot,
+                       "--out", out, *flags, args=args)
+
+    if args.no_baselines:
+        return []
+    model, steps = baseline_model(args), []
+    if model is None and not can_fit:
+        print(f"baselines: left out; {place.cohort} has no split train to fit them on, and neither --baselines "
+              f"nor weights/{MODEL_PATTERN} is there")
+        return []
+    if model is None:
+        folder = place.out / BASELINES
+        model = folder / "baselines.json"
+        steps = [("Fit the baselines", asked(folder, "--fit_only"))]
+    return steps + [(f"Ask the baselines, split {split}",
+                     asked(place.baselines(split), "--split", split, "--model", model)) for split in splits]
 
 
 def baseline_model(args: Namespace) -> Path | None:
@@ -124,14 +144,10 @@ def baseline_model(args: Namespace) -> Path | None:
     Raises:
         InputError: --baselines names no file.
     """
-    if args.no_baselines:
-        return None
-    if args.baselines:
-        if not args.baselines.is_file():
-            raise InputError(f"--baselines {args.baselines}: expected fitted baselines, found no file; "
-                             f"fit them with evaluation/baselines.py, or leave the flag out")
-        return Path(args.baselines)
-    return next(iter(sorted((ROOT / "weights").glob(MODEL_PATTERN))), None)
+    if args.baselines and not args.baselines.is_file():
+        raise InputError(f"--baselines {args.baselines}: expected fitted baselines, found no file; fit them "
+                         f"with evaluation/baselines.py --fit_only, or leave the flag out")
+    return args.baselines or next(iter(sorted((ROOT / "weights").glob(MODEL_PATTERN))), None)
 
 
 def healthy_steps(args: Namespace, place: Place, patients: Sequence[str]) -> list[Step]:

@@ -29,8 +29,8 @@ def row(patient: str, label: int, true: float, measured: float, *, method: str =
     one: dict[str, object] = {
         "method": method, "split": split, "case": f"{patient}_{label}", "patient": patient,
         "level": f"L{label}", "kind": "none" if true == 0 else "crush", "severity": severity(true),
-        "fractured_neighbours": 0, "dice": 1.0, "hausdorff95_mm": 0.0, "true_extent_mm": 25.0, "predicted_height_mm": 25.0,
-        "slice_spread_mm": 0.0, "reason": ""}
+        "fractured_neighbours": 0, "dice": 1.0, "hausdorff95_mm": 0.0, "true_extent_mm": 25.0,
+        "predicted_height_mm": 25.0, "slice_spread_mm": 0.0, "reason": ""}
     for third in THIRDS:
         one |= {f"true_loss_{third}": true, f"true_before_{third}_mm": height_mm,
                 f"true_after_{third}_mm": height_mm * (1 - true), f"low_{third}": measured - 0.05,

@@ -165,21 +165,16 @@ def test_the_steps_are_commands_that_the_scripts_take(place, cohort, tmp_path):
         "--cohort", "phantom" if cohort == "phantom" else str(place.cohort)])
     where = course.place_of(args)
     steps = [*course.data_steps(args, where),
-             *course.method_steps(args, where, read_cohort(place.cohort), Path("model")),
-             *course.healthy_steps(args, place, ["known"])]
+             *course.method_steps(args, where, read_cohort(place.cohort)),
+             *course.baseline_steps(args, where, ["val"], True)]
+    assert not course.healthy_steps(args, place, ["known"])       # the boxes bring no mask of before
     assert ("make_cohort" in steps[0][1]) == (cohort == "phantom")
     for _, command in steps:
         script, *flags = shlex.split(command)
         if (ROOT / script).is_file():
             module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
             module.build_parser().parse_args(flags)
-    assert any("evaluation/baselines.py" in command and "--model model" in command for _, command in steps)
-    assert not healthy_masks(place)
-
-
-def healthy_masks(place: course.Place) -> list[Path]:
-    """Masks of bodies before the fracture; the boxes bring none, so none may appear."""
-    return list(place.healthy_raw.glob("*/*.nii.gz"))
+    assert "--split val" in steps[-1][1] and "--model" in steps[-1][1] and "baselines.py" in steps[-1][1]
 
 
 def test_trainings_differ_in_the_part_alone():
