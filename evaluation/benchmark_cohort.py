@@ -127,8 +127,8 @@ def baseline_steps(args: Namespace, place: Place, splits: Sequence[str], can_fit
         return []
     model, steps = baseline_model(args), []
     if model is None and not can_fit:
-        print(f"baselines: left out; {place.cohort} has no split train to fit them on, and neither --baselines "
-              f"nor weights/{MODEL_PATTERN} is there")
+        print(f"baselines: left out; {place.cohort} has no split train to fit them on, and neither "
+              f"--baselines nor weights/{MODEL_PATTERN} is there")
         return []
     if model is None:
         folder = place.out / BASELINES

@@ -167,14 +167,32 @@ def test_the_steps_are_commands_that_the_scripts_take(place, cohort, tmp_path):
     steps = [*course.data_steps(args, where),
              *course.method_steps(args, where, read_cohort(place.cohort)),
              *course.baseline_steps(args, where, ["val"], True)]
-    assert not course.healthy_steps(args, place, ["known"])       # the boxes bring no mask of before
+    assert "--split val" in steps[-1][1] and "--model" in steps[-1][1] and "baselines.py" in steps[-1][1]
     assert ("make_cohort" in steps[0][1]) == (cohort == "phantom")
+    check_commands(steps)
+
+
+def test_bodies_before_the_fracture_are_straightened_as_masks(place, tmp_path):
+    args = build_parser().parse_args(["--checkpoint", "x"])
+    own = replace(place, raw=tmp_path / "raw", healthy_raw=tmp_path / "healthy_raw")
+    source = own.raw / "known" / "truth" / "healthy_body.nii.gz"
+    assert not course.healthy_steps(args, own, ["known"])
+    write_box(source, 20, 25)
+    steps = course.healthy_steps(args, own, ["known", "real"])
+    assert (own.healthy_raw / "known" / "known_msk.nii.gz").read_bytes() == source.read_bytes()
+    assert [step[1].split()[0] for step in steps] == ["straighten/location_json_local.py",
+                                                      "straighten/straighten_mask_3d.py"]
+    assert not (own.healthy_raw / "real").exists()
+    check_commands(steps)
+
+
+def check_commands(steps: list[tuple[str, str]]) -> None:
+    """Let each script's own parser read its flags."""
     for _, command in steps:
         script, *flags = shlex.split(command)
         if (ROOT / script).is_file():
             module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
             module.build_parser().parse_args(flags)
-    assert "--split val" in steps[-1][1] and "--model" in steps[-1][1] and "baselines.py" in steps[-1][1]
 
 
 def test_trainings_differ_in_the_part_alone():
