@@ -22,9 +22,11 @@ from evaluation.benchmark_cohort import (
     loss_command,
     synthesis_command,
 )
+from evaluation.benchmark_measures import GENERATOR, measures
 from evaluation.benchmark_metrics import differences
 from evaluation.benchmark_table import tidy_table
 from evaluation.benchmark_truth import compare_shapes, is_compared
+from evaluation.grade_metrics import Resampling
 from evaluation.patient_sample import Sample, with_interval
 from util.errors import InputError
 from util.stage import run_stage
@@ -82,11 +84,12 @@ def ablate(args: argparse.Namespace, place: Place, cohort: Cohort) -> dict[str, 
     variants = [(FULL, checkpoints), (SWITCHED, checkpoints)]
     if len(checkpoints) > 1:
         variants.append((ONE_PLANE, checkpoints[:1]))
-    rows = compared(run_variants(args, place, cohort, variants), "")
+    resampling = Resampling(args.resamples, args.seed)
+    rows = compared(run_variants(args, place, cohort, variants), "", resampling)
     if args.ablate_steps:
         trained = [(part, [train(args, place, part)]) for part in (FULL, *TRAINED)]
         rows |= compared(run_variants(args, place, cohort, trained, "trained_"),
-                         f", sagittal, {args.ablate_steps} steps")
+                         f", sagittal, {args.ablate_steps} steps", resampling)
     return rows
 
 
@@ -146,21 +149,20 @@ def run_variants(args: argparse.Namespace, place: Place, cohort: Cohort,
         run_stage("shapes", partial(compare_shapes, own), cohort.cases(), partial(is_compared, own),
                   jobs=args.jobs)
         table = tidy_table(cohort, own)
-        rows[part.title] = table[table["method"] == "generator"].reset_index(drop=True)
+        rows[part.title] = table[table["method"] == GENERATOR].reset_index(drop=True)
     return rows
 
 
-def compared(variants: "dict[str, pd.DataFrame]", suffix: str) -> dict[str, Any]:
+def compared(variants: "dict[str, pd.DataFrame]", suffix: str, resampling: Resampling) -> dict[str, Any]:
     """Return the full method's measures, and of every other variant the difference to it.
 
     Args:
         variants: tidy rows of the generator by title, `full` among them.
         suffix: behind every title.
+        resampling: of patients, for the 95 % intervals.
     """
-    from evaluation.benchmark_measures import measures
-
     full = variants[FULL.title]
-    sample = Sample.of(full["patient"].tolist())
+    sample = Sample.of(full["patient"].tolist(), resampling.draws, resampling.seed)
     found = measures(float("nan"))
     rows: dict[str, Any] = {FULL.title + suffix: {
         "vertebrae": len(full), "is_difference": False,

@@ -133,11 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = place_of(args)
     cohort, commands, status = prepare(args, place)
     table, report, failed = score(args, place, cohort)
+    text = write_results(args, place, report, table, commands)
     if args.ablate:
         from evaluation.ablation import ablate
 
         report["ablation"] = ablate(args, place, cohort)
-    write_results(args, place, report, table, commands)
+        text = write_results(args, place, report, table, commands)
+    print(f"\n{text}")
     print(f"\nThe benchmark took {(time.monotonic() - begun) / 60:.1f} minutes; results: {place.out}")
     return max(status, failed)
 

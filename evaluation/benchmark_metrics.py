@@ -41,20 +41,18 @@ def severity(loss: float) -> str:
     return SEVERITIES[1 + (loss >= low) + (loss >= middle) + (loss > high)]
 
 
-def judge(table: "pd.DataFrame", resampling: Resampling = DEFAULT_RESAMPLING,
-          thresholds: dict[str, float] | None = None) -> dict[str, Any]:
+def judge(table: "pd.DataFrame", resampling: Resampling = DEFAULT_RESAMPLING) -> dict[str, Any]:
     """Return the report of every method, ready for JSON.
 
     Args:
-        table: tidy rows; those of the split `val` are judged.
+        table: tidy rows; those of the split `val` are judged, the healthy ones of `test` give each method its
+            threshold (`calibrated_threshold`).
         resampling: of patients, for the 95 % intervals.
-        thresholds: calibrated thresholds by method that are known already; the others come from the healthy
-            rows of the split `test` (`calibrated_threshold`).
     """
     judged = table[table["split"] == "val"].reset_index(drop=True)
     sample = Sample.of(judged["patient"].tolist(), resampling.draws, resampling.seed)
     methods = {str(name): rows.reset_index(drop=True) for name, rows in judged.groupby("method", sort=False)}
-    limits = {name: (thresholds or {}).get(name, _threshold(table, name)) for name in methods}
+    limits = {name: _threshold(table, name) for name in methods}
     return {
         "vertebrae": int(judged["case"].nunique()), "patients": len(sample.patients),
         "resamples": resampling.draws, "seed": resampling.seed,

@@ -167,17 +167,17 @@ def provenance(args: argparse.Namespace, commands: Sequence[Step]) -> dict[str, 
 
 
 def write_results(args: argparse.Namespace, place: Place, report: Report, table: "pd.DataFrame",
-                  commands: Sequence[Step]) -> None:
-    """Write benchmark.json, benchmark.md and plots, with --docs the documentation's too; print the table."""
+                  commands: Sequence[Step]) -> str:
+    """Write benchmark.json, benchmark.md and plots, with --docs the documentation's; return benchmark.md."""
     caution = CAUTION if args.cohort == PHANTOM else ""
     report = {"caution": caution, "provenance": provenance(args, commands)} | report
     write_json(place.out / "benchmark.json", report)
     draw_all(place.out, table, report)
-    text = "\n".join(filter(None, (report["caution"], provenance_line(report), main_table(report))))
+    text = "\n\n".join(filter(None, (caution, provenance_line(report).strip(), main_table(report))))
     write_text(place.out / "benchmark.md", text)
     if args.docs:
         publish(args.docs, place.out, report)
-    print(f"\n{text}")
+    return text
 
 
 def publish(docs: Path, out: Path, report: Report) -> None:

@@ -104,12 +104,13 @@ def compare_shapes(place: Place, case: str) -> str | None:
     fracture is straightened along its own spine's curve, so centroids are brought together first.
     """
     patient, label = split_case(case)
-    record = read_truth(place.raw, patient)
-    is_healthy = record is None or max(record[label]["loss_by_third"]) < ROUNDING
+    known = read_truth(place.raw, patient)
+    lost = 0.0 if known is None else max(known.get(label, {}).get("loss_by_third", [np.nan]))
+    is_healthy = lost < ROUNDING
     path = straightened_label(place.dataroot if is_healthy else place.healthy, case)
-    if not path.is_file():
+    if np.isnan(lost) or not path.is_file():
         write_json(shape_record(place, case), {"true_extent_mm": None, "methods": {}})
-        return f"{path}: no body before the fracture to compare with"
+        return f"no body before the fracture to compare with, {path}"
     healthy = own_body(read_mask(path).array, label)
     top, bottom = row_extent(healthy)
     compared = {}
