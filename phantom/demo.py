@@ -4,22 +4,18 @@
 """
 
 import argparse
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from util.cli import run_script
-from util.errors import InputError
+from util.steps import ROOT, Step, run_steps
 
-ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = "weights/phantom"
 PATIENTS = 12         # enough for folds by patient and every grade in every split
 SEED = 0              # the shipped weights were trained on other seeds
 TRAINING_STEPS = 200  # a body begins to show; the shipped weights took far more
 
-STEPS: tuple[tuple[str, str], ...] = (
+STEPS: tuple[Step, ...] = (
     ("Make phantom patients: CT, vertebra mask and the truth",
      f"phantom/make_cohort.py --out dataset/raw --patients {PATIENTS} --seed {SEED} --jobs 2"),
     ("Find the centre of each vertebral body", "straighten/location_json_local.py --jobs 2"),
@@ -37,22 +33,6 @@ STEPS: tuple[tuple[str, str], ...] = (
     ("Compare healthy vertebrae with their synthesis", "evaluation/generation_eval_sagittal.py"),
     ("Write the page", "evaluation/report.py --checkpoint checkpoints/demo"),
 )
-
-
-def run_steps(steps: Sequence[tuple[str, str]], root: Path) -> None:
-    """Run commands one after another from `root`, telling each and how long it took.
-
-    Raises:
-        InputError: a command ends with a status other than zero.
-    """
-    for number, (purpose, command) in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] {purpose}\n$ python {command}", flush=True)
-        begun = time.monotonic()
-        status = subprocess.run([sys.executable, *command.split()], cwd=root, check=False).returncode
-        if status:
-            raise InputError(f"step {number} of the demo: expected 'python {command}' to succeed, found exit "
-                             f"status {status}; see what it printed above")
-        print(f"({time.monotonic() - begun:.0f} s)", flush=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

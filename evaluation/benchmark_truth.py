@@ -1,0 +1,132 @@
+"""What is true of the benchmark's vertebrae, and how the restored bodies compare with the healthy ones.
+
+A patient's truth is `<raw>/<patient>/truth/truth.json`, as phantoms and virtual fractures bring it. Without
+it, vertebrae of grade 0 are taken as they are: they lost nothing, and their measured heights are the truth.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.benchmark_cohort import HELD_OUT, Place
+from evaluation.benchmark_measures import GENERATOR, ROUNDING
+from evaluation.body_overlap import overlap
+from util.body_heights import own_body
+from util.errors import InputError
+from util.geometry import row_extent
+from util.paths import fake_label, read_json, straightened_label, write_json
+from util.vertebrae import Cohort, neighbours, split_case
+from util.volume import read_mask
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth of one vertebra; heights and losses (3,) from anterior to posterior, mm and 0..1."""
+
+    kind: str
+    loss: np.ndarray
+    before_mm: np.ndarray
+    after_mm: np.ndarray
+    fractured_neighbours: int
+
+    @property
+    def is_healthy(self) -> bool:
+        """Tell whether it lost nothing."""
+        return bool(self.loss.max() < ROUNDING)
+
+
+@cache
+def read_truth(raw: Path, patient: str) -> dict[int, dict[str, Any]] | None:
+    """Return the truth of a patient's vertebrae by label; None where there is none.
+
+    Raises:
+        InputError: the file is no record of truth.
+    """
+    path = raw / patient / "truth" / "truth.json"
+    if not path.is_file():
+        return None
+    try:
+        return {int(label): dict(one) for label, one in read_json(path)["vertebrae"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: expected 'vertebrae' with heights by label, found another form; "
+                         f"write it as phantom/make_cohort.py does") from error
+
+
+def truth_of(case: str, cohort: Cohort, raw: Path, measured_mm: np.ndarray) -> Truth | None:
+    """Return what is true of a case; None where nobody knows: a fracture without a record.
+
+    Args:
+        case: of the cohort.
+        cohort: its grades tell healthy vertebrae where there is no record.
+        raw: folder of the patients.
+        measured_mm: (3,) heights of the given mask, the truth of a healthy vertebra without a record.
+    """
+    patient, label = split_case(case)
+    record = read_truth(raw, patient)
+    if record is None:
+        if cohort.grades[case] > 0:
+            return None
+        broken = {split_case(other)[1] for other, grade in cohort.grades.items()
+                  if grade > 0 and split_case(other)[0] == patient}
+        present = {split_case(other)[1] for other in cohort.grades if split_case(other)[0] == patient}
+        return Truth("none", np.zeros(3), measured_mm, measured_mm, _beside(label, present, broken))
+    if label not in record:
+        return None
+    one = record[label]
+    broken = {other for other, values in record.items() if max(values["loss_by_third"]) > ROUNDING}
+    return Truth(one["kind"], np.array(one["loss_by_third"]), np.array(one["height_before_mm"]),
+                 np.array(one["height_after_mm"]), _beside(label, set(record), broken))
+
+
+def _beside(label: int, present: set[int], broken: set[int]) -> int:
+    """Count the fractured neighbours."""
+    return sum(other in broken for other in neighbours(label, present) if other is not None)
+
+
+def shape_record(place: Place, case: str) -> Path:
+    """Return the path of a case's comparison of shapes."""
+    return place.out / "shapes" / f"{case}.json"
+
+
+def mask_folders(place: Place) -> dict[str, Path]:
+    """Return the folders that hold label_fake/ with bodies on the held-out split, by method."""
+    baselines = sorted(path.parent for path in place.baselines(HELD_OUT).glob("*/label_fake"))
+    return {GENERATOR: place.out} | {path.name: path for path in baselines}
+
+
+def compare_shapes(place: Place, case: str) -> str | None:
+    """Compare every method's restored body with the healthy one, and write the record; return remarks.
+
+    A vertebra that lost nothing is its own healthy body, voxel on voxel. Of another the body before the
+    fracture is straightened along its own spine's curve, so centroids are brought together first.
+    """
+    patient, label = split_case(case)
+    known = read_truth(place.raw, patient)
+    lost = 0.0 if known is None else max(known.get(label, {}).get("loss_by_third", [np.nan]))
+    is_healthy = lost < ROUNDING
+    path = straightened_label(place.dataroot if is_healthy else place.healthy, case)
+    if np.isnan(lost) or not path.is_file():
+        write_json(shape_record(place, case), {"true_extent_mm": None, "methods": {}})
+        return f"no body before the fracture to compare with, {path}"
+    healthy = own_body(read_mask(path).array, label)
+    top, bottom = row_extent(healthy)
+    compared = {}
+    for method, folder in mask_folders(place).items():
+        if fake_label(folder, case).is_file():
+            restored = own_body(read_mask(fake_label(folder, case)).array, label)
+            values = overlap(restored, healthy, align=not is_healthy)
+            compared[method] = [value if np.isfinite(value) else None for value in values]
+    write_json(shape_record(place, case), {"true_extent_mm": bottom - top, "methods": compared})
+    return None
+
+
+def is_compared(place: Place, case: str) -> bool:
+    """Tell whether a case's comparison is younger than every mask that it needs."""
+    record = shape_record(place, case)
+    sources = [fake_label(folder, case) for folder in mask_folders(place).values()]
+    sources += [straightened_label(place.healthy, case), straightened_label(place.dataroot, case)]
+    made = record.stat().st_mtime if record.is_file() else 0.0
+    return made > 0.0 and all(source.stat().st_mtime <= made for source in sources if source.is_file())
