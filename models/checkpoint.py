@@ -29,8 +29,8 @@ def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, A
         path: ends in `.safetensors`.
         generator: its `arguments` rebuild it.
         settings: `plane`, `crop_cols`, `attention` (`heatmap` or `none`), and where need be `convention` (of
-            the sample, if it is not this software's own), `training` (steps and metrics) and `height_prior` (as
-            `models.height_prior.HeightPrior.as_json` gives it).
+            the sample, if it is not this software's own), `training` (steps and metrics) and `height_prior`
+            (as `models.height_prior.HeightPrior.as_json` gives it).
     """
     from safetensors.torch import save
 
