@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from models.slice_generation import FADE_MM, PlaneFrame, PlaneModel, Scan, generate_plane
+from util.body_heights import ends_with_the_scan
 from util.geometry import (
     GAP_ROWS,
     close_gap_maps,
@@ -26,8 +27,6 @@ from util.geometry import (
     row_extent,
 )
 from util.vertebrae import neighbours
-
-CUT_OFF_FRACTION = 0.05  # of a body's columns that end where the scan has no more voxels
 
 
 @dataclass(frozen=True)
@@ -87,15 +86,8 @@ def restorable_neighbours(scan: Scan, label: int, wanted: Collection[int] | None
 
 
 def is_cut_off(scan: Scan, label: int) -> bool:
-    """Tell whether the scan ends within a vertebra: its columns border rows that hold no CT."""
-    body = scan.label == label
-    top, bottom = row_extent(body)
-    content = np.pad(scan.ct > 0, ((1, 1), (0, 0), (0, 0)))[top:bottom + 2]   # the body's rows and one around
-    body = np.pad(body[top:bottom], ((1, 1), (0, 0), (0, 0)))
-    columns = body.any(axis=0)
-    ends_above = (body[1:] & ~content[:-1]).any(axis=0)
-    ends_below = (body[:-1] & ~content[1:]).any(axis=0)
-    return bool((ends_above | ends_below).sum() > CUT_OFF_FRACTION * columns.sum())
+    """Tell whether the scan ends within a vertebra, see `util.body_heights.ends_with_the_scan`."""
+    return ends_with_the_scan(scan.label == label, scan.ct > 0)
 
 
 def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
