@@ -32,7 +32,7 @@ from evaluation.surroundings import Surroundings, nearest_healthy
 from util.errors import InputError
 from util.vertebrae import label_name
 
-MODES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+MODES = (1, 2, 3, 4, 6, 8, 12, 16)
 RIDGES = (1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
 LEAST_TRIPLES, LEAST_PATIENTS = 6, 3
