@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.straightened import read_straightened
 from evaluation.baseline import Reference
 from evaluation.baseline_models import MASK_METHODS, METHODS, Baselines, load_baselines
 from evaluation.body_shape import BodyShape
 from evaluation.heights import relative_loss
 from evaluation.rhlv_table import PARTS
-from evaluation.surroundings import MeasuredBody, Surroundings, read_surroundings
+from evaluation.surroundings import MeasuredBody, Surroundings, read_surroundings, surroundings_of
 from util.errors import InputError
 from util.paths import atomic_path, fake_label, read_json, straightened_ct, straightened_label, write_json
 from util.vertebrae import LABELS, Cohort, healthy_labels, label_name, split_case
-from util.volume import Volume, read_mask, write_volume
+from util.volume import Volume, write_volume
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,8 +97,8 @@ def recipe(settings: BaselineSettings, case: str) -> str:
 
 def reference_case(settings: BaselineSettings, case: str) -> str | None:
     """Give one case's references by every method and write them; return which are undefined and why."""
-    surroundings = read_surroundings(settings.dataroot, case, settings.cohort)
-    affine = read_mask(straightened_label(settings.dataroot, case)).affine
+    ct, labels = read_straightened(settings.dataroot, case)
+    surroundings = surroundings_of(case, ct, labels, settings.cohort)
     record: dict[str, Any] = {"recipe": recipe(settings, case), "methods": {}}
     for baseline in _model(settings.model).methods:
         reference = baseline.reference(surroundings)
@@ -105,7 +106,7 @@ def reference_case(settings: BaselineSettings, case: str) -> str | None:
         if reference.mask is None:
             path.unlink(missing_ok=True)  # of an earlier model that had one
         else:
-            write_volume(path, Volume(reference.mask, affine))
+            write_volume(path, Volume(reference.mask, labels.affine))
         record["methods"][baseline.name] = _numbers(reference, surroundings)
     write_json(settings.record(case), record)
     undefined = [f"{name}: {numbers['reason']}" for name, numbers in record["methods"].items()

@@ -31,7 +31,7 @@ def region(label: int) -> str:
 
 @dataclass(frozen=True)
 class RatioBaseline:
-    """Baseline (a).
+    """Mean of the nearest healthy neighbours, one on each side, times the ratio of the levels.
 
     Attributes:
         levels: ratio by the labels of target and neighbour.

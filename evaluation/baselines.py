@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                         jobs=args.jobs, overwrite=args.overwrite)
     rows = [case for case in cohort.cases() if is_complete(settings, case)]
     if rows:
-        summarize(write_table(settings, rows))
+        table = write_table(settings, rows)
+        summarize(table[table["case"].isin(cases)])
         print(f"table: {args.out / 'baselines.csv'} ({len(rows)} vertebrae)")
     return status
 

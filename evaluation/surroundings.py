@@ -16,6 +16,7 @@ from util.body_heights import (
     third_heights_mm,
 )
 from util.vertebrae import ANATOMICAL_ORDER, LABELS, OPTIONAL_LABELS, Cohort, healthy_labels, split_case
+from util.volume import Volume
 
 MOST_STEPS = 4  # levels from the target to a neighbour that still counts
 
@@ -131,7 +132,10 @@ def read_surroundings(dataroot: str | Path, case: str, cohort: Cohort) -> Surrou
     Raises:
         InputError: as `read_straightened`.
     """
-    ct, labels = read_straightened(dataroot, case)
+    return surroundings_of(case, *read_straightened(dataroot, case), cohort)
+
+
+def surroundings_of(case: str, ct: Volume, labels: Volume, cohort: Cohort) -> Surroundings:
+    """Measure a case whose straightened volumes are read, see `read_surroundings`."""
     patient, label = split_case(case)
     return measure_surroundings(labels.array, label, healthy_labels(cohort, patient, LABELS), ct.array > 0)
-

@@ -9,7 +9,7 @@ import pytest
 from evaluation import RHLV_quantification
 from evaluation.baseline_models import load_baselines
 from evaluation.baselines import main
-from evaluation.surroundings import read_surroundings
+from evaluation.surroundings import Surroundings, read_surroundings
 from tests.box_spine import BoxCohort, write_box_cohort
 from util.cli import run_script
 from util.paths import fake_label, straightened_label, write_json
@@ -57,8 +57,8 @@ def test_the_table_has_every_method_and_the_collapsed_vertebra_its_loss(boxes, o
 
 def test_the_masks_are_measured_as_a_generator_s(boxes, out):
     for method in ("ratio", "shape"):
-        assert RHLV_quantification.main([f"--cohort={boxes.path}", f"--dataroot={boxes.dataroot}", "--split=val",
-                                         f"--output={out / method}", "--no_figures"]) == 0
+        flags = [f"--cohort={boxes.path}", f"--dataroot={boxes.dataroot}", f"--output={out / method}"]
+        assert RHLV_quantification.main([*flags, "--split=val", "--no_figures"]) == 0
         measured = pd.read_csv(out / method / "RHLV" / "rhlv.csv").set_index("case")
         table = read_table(out).loc[method]
         for part in PARTS:
@@ -77,7 +77,7 @@ def test_the_target_s_own_rows_do_not_count(boxes, out):
     for baseline in load_baselines(out / "baselines.json").methods[:2]:
         other = dict(surroundings.bodies)
         other.pop(20)
-        blind = type(surroundings)(20, other, surroundings.healthy)
+        blind = Surroundings(20, other, surroundings.healthy)
         assert baseline.reference(blind).heights_mm[3] == pytest.approx(
             table.loc[(baseline.name, "p5_20"), "height_reference_overall_mm"], abs=1e-4)
 
