@@ -9,14 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.slice_input import SliceInput
-from models.iterative_inference import (
-    is_cut_off,
-    restorable_neighbours,
-    restore_vertebra,
-    shift_rows,
-    solid_body,
-    synthesize,
-)
+from models.gap_closing import shift_rows, solid_body
+from models.implied_height import is_cut_off
+from models.iterative_inference import restorable_neighbours, restore_vertebra, synthesize
 from models.slice_generation import PlaneModel, Scan, generate_plane
 from util.geometry import GAP_ROWS, gap_top, row_extent
 

@@ -15,6 +15,7 @@ THIRDS = ("anterior", "middle", "posterior")
 CENTRAL_SHARE = 2 / 5      # of the body's slices, those that heights are taken from
 RIM_FRACTION = 0.5         # a column lower than this fraction of the body's median height may be rim
 RIM_SHARE = 0.15           # of the depth: a longer run of low columns is a collapse, not rim, and stays
+CUT_OFF_FRACTION = 0.05    # of a body's columns that end where the scan has no more voxels
 SLIVER_FRACTION = 0.25     # slices at either side with less than this fraction of the median area are dropped
 
 
@@ -62,6 +63,21 @@ def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
     others = tuple(other for other in range(mask.ndim) if other != axis)
     found = np.flatnonzero(mask.any(axis=others))
     return int(found[0]), int(found[-1]) + 1
+
+
+def ends_with_the_scan(mask: np.ndarray, content: np.ndarray) -> bool:
+    """Tell whether the scan ends within a body: its columns border rows that hold no CT.
+
+    Args:
+        mask: (rows, columns, slices) boolean, not empty.
+        content: the same shape, boolean: where the scan has voxels; beyond the array there are none.
+    """
+    top, bottom = _extent(mask, 0)
+    content = np.pad(content, ((1, 1), (0, 0), (0, 0)))[top:bottom + 2]   # the body's rows and one around
+    body = np.pad(mask[top:bottom], ((1, 1), (0, 0), (0, 0)))
+    ends_above = (body[1:] & ~content[:-1]).any(axis=0)
+    ends_below = (body[:-1] & ~content[1:]).any(axis=0)
+    return bool((ends_above | ends_below).sum() > CUT_OFF_FRACTION * body.any(axis=0).sum())
 
 
 def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:

@@ -1,0 +1,43 @@
+"""Which height a vertebra is restored to: as the scan's other vertebrae imply, as predicted, or as drawn."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from models.agreed_height import DRAWN, WantedHeight
+from models.height_prior import HeightPrior
+from models.slice_generation import Scan
+from util.body_heights import ends_with_the_scan, third_heights
+
+
+def height_chooser(scan: Scan, target: int, heights: str,
+                    prior: HeightPrior | None) -> Callable[[int], WantedHeight]:
+    """Return what tells the height that a vertebra shall be restored to."""
+    if heights == "drawn":
+        return lambda label: DRAWN
+    if heights == "head" or prior is None:
+        return lambda label: None
+    measured = whole_heights_mm(scan, target)
+    return lambda label: implied_heights_mm(label, measured, prior)
+
+
+def whole_heights_mm(scan: Scan, target: int) -> dict[int, np.ndarray]:
+    """Return the heights in mm of the thirds (3,) of every vertebra but the target that is wholly there."""
+    present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0, target}
+    return third_heights(scan.label, [other for other in present if not is_cut_off(scan, other)])
+
+
+def implied_heights_mm(label: int, heights: Mapping[int, np.ndarray],
+                       prior: HeightPrior) -> np.ndarray | None:
+    """Return the healthy heights (3,) of a vertebra that the healthy ones among the others imply, in mm.
+
+    None for a level that the prior does not know, and where no other vertebra can be measured.
+    """
+    others = prior.healthy({other: height_mm for other, height_mm in heights.items() if other != label})
+    predicted = prior.predict(label, others) if others else None
+    return None if predicted is None else np.exp(predicted[0])
+
+
+def is_cut_off(scan: Scan, label: int) -> bool:
+    """Tell whether the scan ends within a vertebra, see `util.body_heights.ends_with_the_scan`."""
+    return ends_with_the_scan(scan.label == label, scan.ct > 0)
