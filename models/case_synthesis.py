@@ -35,8 +35,8 @@ class SynthesisSettings:
     heatmaps: Path
     iterative: str = "adjacent"            # adjacent, fractured or none
     grades: dict[str, int] = field(default_factory=dict)
-    device: str = "cpu"                    # cpu, cuda or cuda:<number>
     heights: str = "agreed"                # agreed, head or drawn
+    device: str = "cpu"                    # cpu, cuda or cuda:<number>
     batch_slices: int = 8
     amp: bool = False
     threads: int | None = None             # of this process; None for the library's choice
