@@ -1,8 +1,9 @@
 """What each part of the method is worth: it is switched off, all else staying as it is.
 
-Iterative synthesis and the fusion of two planes are switched off at inference, against the judged generator.
-EEM, HGAM, SHRM and the neighbours' mask shape the network, so the full and each reduced sagittal generator
-are trained from one seed for equally many steps, and compared among themselves. Every step skips what is
+Iterative synthesis, the fusion of two planes and the height prior are switched off at inference, against the
+judged generator. EEM, HGAM, SHRM and the neighbours' mask shape the network, so the full and each reduced
+sagittal generator are trained from one seed for equally many steps, and compared among themselves, with the
+heights that the networks predict: the height prior would hide what they learned. Every step skips what is
 complete, and a training that was interrupted goes on.
 """
 
@@ -61,15 +62,18 @@ class Part:
         return "".join(letter if letter.isalnum() else "_" for letter in self.title.lower())
 
 
+HEAD = ("--heights", "head")
 FULL = Part("full")
-SWITCHED = Part("without iterative synthesis", inference=("--iterative", "none"))
+SWITCHED = (Part("without iterative synthesis", inference=("--iterative", "none")),
+            Part("without the height prior", inference=HEAD))
 ONE_PLANE = Part("without 2.5D fusion")
 TRAINED = (
-    Part("without EEM", ("--lambda_edge", "0")),
-    Part("without HGAM", ("--attention", "none")),
+    Part("full", inference=HEAD),
+    Part("without EEM", ("--lambda_edge", "0"), HEAD),
+    Part("without HGAM", ("--attention", "none"), HEAD),
     # Without supervision the height head says nothing, so the drawn body's own extent decides.
-    Part("without SHRM", ("--lambda_height", "0", "--lambda_coarse_height", "0"), ("--height_from", "body")),
-    Part("without the neighbours' mask", ("--lambda_neighbours_dice", "0")),
+    Part("without SHRM", ("--lambda_height", "0", "--lambda_coarse_height", "0"), ("--heights", "drawn")),
+    Part("without the neighbours' mask", ("--lambda_neighbours_dice", "0"), HEAD),
 )
 
 
@@ -81,13 +85,13 @@ def ablate(args: argparse.Namespace, place: Place, cohort: Cohort) -> dict[str, 
     """
     cohort, place = smaller(args, place, cohort)
     checkpoints = [path for path in (args.checkpoint, args.checkpoint_coronal) if path]
-    variants = [(FULL, checkpoints), (SWITCHED, checkpoints)]
+    variants = [(part, checkpoints) for part in (FULL, *SWITCHED)]
     if len(checkpoints) > 1:
         variants.append((ONE_PLANE, checkpoints[:1]))
     resampling = Resampling(args.resamples, args.seed)
     rows = compared(run_variants(args, place, cohort, variants), "", resampling)
     if args.ablate_steps:
-        trained = [(part, [train(args, place, part)]) for part in (FULL, *TRAINED)]
+        trained = [(part, [train(args, place, part)]) for part in TRAINED]
         rows |= compared(run_variants(args, place, cohort, trained, "trained_"),
                          f", sagittal, {args.ablate_steps} steps", resampling)
     return rows

@@ -27,7 +27,7 @@ from util.vertebrae import Cohort, label_name, split_case
 if TYPE_CHECKING:
     import pandas as pd
 
-CALIBRATED = "generator_calibrated"
+CALIBRATED, POSTERIOR = "generator_calibrated", "generator_posterior"
 P_GRADES = ("p_grade1", "p_grade2", "p_grade3")
 NO_ROW: dict[str, Any] = {}
 
@@ -87,7 +87,8 @@ def _split_rows(cohort: Cohort, place: Place, split: str,
         generator = _generator_row(common, measured, place, shapes)
         yield generator
         if is_calibrated:
-            yield _calibrated_row(generator, measured)
+            yield _corrected_row(generator, measured, CALIBRATED, "rhlv_calibrated_{}")
+            yield _posterior_row(generator, measured)
         for name in names:
             yield _row(common, name, _values(baselines.get((name, case), NO_ROW), "height_reference_{}_mm"),
                        _values(baselines.get((name, case), NO_ROW), "rhlv_{}"), shapes,
@@ -145,13 +146,22 @@ def _generator_row(common: dict[str, Any], measured: dict[str, Any], place: Plac
         "slice_spread_mm": _number(passes.get("spread_mm"))}
 
 
-def _calibrated_row(generator: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    """Return the generator's row with the calibrated losses, and the heights before that follow from them."""
-    rhlv = _values(measured, "rhlv_calibrated_{}")
+def _corrected_row(generator: dict[str, Any], measured: dict[str, Any], method: str,
+                   pattern: str) -> dict[str, Any]:
+    """Return the generator's row with losses of other columns, and the heights that follow from them."""
+    rhlv = _values(measured, pattern)
     before_mm = _values(measured, "height_original_{}_mm") / np.where(rhlv < 1.0, 1.0 - rhlv, np.nan)
-    return generator | {"method": CALIBRATED} | {
+    before_mm[-1] = before_mm[:-1].mean()
+    return generator | {"method": method} | {
         f"rhlv_{part}": float(loss) for part, loss in zip(PARTS, rhlv, strict=True)} | {
         f"reference_{part}_mm": float(height) for part, height in zip(PARTS, before_mm, strict=True)}
+
+
+def _posterior_row(generator: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the generator's row with the posterior losses and their probabilities of grades."""
+    no_interval = dict.fromkeys((f"{side}_{third}" for side in ("low", "high") for third in THIRDS), np.nan)
+    return _corrected_row(generator, measured, POSTERIOR, "loss_posterior_{}") | no_interval | {
+        name: measured.get(f"{name}_posterior", np.nan) for name in P_GRADES}
 
 
 def add_reference(table: "pd.DataFrame", method: str, reference_mm: dict[str, np.ndarray]) -> "pd.DataFrame":

@@ -138,7 +138,7 @@ def test_report_page_and_plots(place, table, tmp_path):
 def test_the_ablation_compares_with_the_full_method(table):
     own = table[table["method"] == "generator"].reset_index(drop=True)
     worse = own.assign(dice=own["dice"] - 0.25)
-    rows = compared({FULL.title: own, SWITCHED.title: worse}, ", short", Resampling(20, 0))
+    rows = compared({FULL.title: own, SWITCHED[0].title: worse}, ", short", Resampling(20, 0))
     assert not rows["full, short"]["is_difference"] and rows["full, short"]["vertebrae"] == 5
     change = rows["without iterative synthesis, short"]
     assert change["is_difference"] and change["measures"]["body_dice"]["value"] == pytest.approx(-0.25)

@@ -1,5 +1,6 @@
 """Iterative inference on boxes: with a generator that draws a known box, every voxel can be counted."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.slice_input import SliceInput
 from models.gap_closing import shift_rows, solid_body
+from models.height_prior import HeightPrior
 from models.implied_height import is_cut_off
 from models.iterative_inference import restorable_neighbours, restore_vertebra, synthesize
 from models.slice_generation import PlaneModel, Scan, generate_plane
@@ -222,3 +224,45 @@ def test_shifting_rows_is_undone_by_shifting_back():
     assert row_extent(moved.label == 20) == (119, 140)
     assert np.array_equal(shift_rows(moved, -7).label, scan.label)
     assert not moved.ct[:7].any()
+
+
+def level_prior(height_mm: float) -> HeightPrior:
+    """Every level is as high as every other in a person; persons differ by 10 %, levels by 1 %."""
+    mean = {label: np.log(np.full(3, height_mm)) for label in (18, 19, 20, 21, 22)}
+    return HeightPrior(mean, 0.1**2 * np.ones((3, 3)), 0.01**2 * np.eye(3), 0.0)
+
+
+def rows_of(scan: Scan, label: int) -> int:
+    top, bottom = row_extent(scan.label == label)
+    return bottom - top
+
+
+def test_agreed_heights_follow_the_other_vertebrae_not_the_networks():
+    result = synthesize(box_scan(), 20, [painter(30)], batch_slices=64, heights="agreed",
+                        prior=level_prior(26))
+    assert [rows_of(result.scan, label) for label in (19, 20, 21)] == [24, 24, 24]   # the neighbours have 24
+    assert result.passes[-1].height_mm == 30                                         # what the networks said
+    assert result.passes[-1].agreed_mm == pytest.approx((24, 24, 24), abs=0.2)
+
+
+def test_agreed_heights_do_not_follow_a_crushed_neighbour():
+    crushed = {18: (56, 80), 19: (88, 100), 20: (112, 133), 21: (141, 165), 22: (173, 197)}
+    result = synthesize(box_scan(crushed), 20, [painter(30)], batch_slices=64, heights="agreed",
+                        prior=level_prior(26))
+    assert [rows_of(result.scan, label) for label in (19, 20, 21)] == [24, 24, 24]
+
+
+@pytest.mark.parametrize(("heights", "rows"), [("head", 33), ("drawn", 30)])
+def test_without_agreement_the_head_or_the_drawn_body_decides(heights, rows):
+    def draw(inputs: SliceInput) -> Drawn:
+        return box_painter(30)(inputs)._replace(height_mm=torch.full((len(inputs.gap),), 33.0))
+
+    model = PlaneModel(draw, "sagittal", torch.device("cpu"))
+    result = synthesize(box_scan(), 20, [model], iterative=False, heights=heights, prior=level_prior(26))
+    assert result.passes[-1].rows == rows
+
+
+def test_a_level_that_the_prior_does_not_know_gets_the_heads_height():
+    prior = replace(level_prior(26), mean={19: np.log(np.full(3, 24.0))})
+    result = synthesize(box_scan(), 20, [painter(30)], iterative=False, heights="agreed", prior=prior)
+    assert result.passes[-1].rows == 30 and result.passes[-1].agreed_mm == ()
