@@ -64,7 +64,44 @@ def add_truth(compared: Comparison, rows: Sequence[dict[str, Any]], folder: Path
             f"then the mean error with its sign.")
         add_table(["", *THIRDS], [[title, *_errors(measured - true, patients)]
                                   for title, (measured, true) in compared.items()])
+        add_coverage(compared["height loss (percentage points)"][1], rows)
         add_picture("truth.png", "Measured against true height loss, coloured by grade")
+
+
+def add_coverage(true_percent: np.ndarray, rows: Sequence[dict[str, Any]]) -> None:
+    """Add how often the interval of a loss holds the truth, where intervals are known.
+
+    Args:
+        true_percent: (N, 3) loss of the thirds in percent.
+        rows: (N,) of the RHLV table; those that the intervals were made from do not count.
+    """
+    from dominate import tags as t
+
+    covered, healthy = covered_losses(true_percent / 100.0, rows)
+    groups = {"all": np.ones(len(covered), bool), "healthy": healthy, "fractured": ~healthy}
+    counted = [(name, covered[chosen]) for name, chosen in groups.items() if chosen.any()]
+    if counted:
+        add_table(["share of intervals that hold the true loss (vertebrae)", *THIRDS],
+                  [[f"{name} ({len(found)})", *(number(100 * share, 0, " %") for share in found.mean(axis=0))]
+                   for name, found in counted])
+        t.p("Only of vertebrae that the intervals were not made from.", cls="note")
+
+
+def covered_losses(true: np.ndarray, rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which intervals hold the truth, (M, 3), and which vertebrae are healthy, (M,).
+
+    Left out are vertebrae without intervals and those that the intervals were made from.
+
+    Args:
+        true: (N, 3) loss of the thirds.
+        rows: (N,) of the RHLV table.
+    """
+    names = [[f"rhlv_{third}_{end}" for third in THIRDS] for end in ("low", "high")]
+    limits = np.array([[[row.get(name, np.nan) for name in one] for one in names] for row in rows], float)
+    used = np.array([bool(row.get("in_calibration", False)) for row in rows])
+    kept = np.isfinite(limits).all(axis=(1, 2)) & ~used
+    low, high = limits[kept].swapaxes(0, 1)                                          # (M, 3) each
+    return (low <= true[kept]) & (true[kept] <= high), (true[kept] == 0.0).all(axis=1)
 
 
 def _errors(errors: np.ndarray, patients: Sequence[str]) -> list[str]:

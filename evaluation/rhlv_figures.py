@@ -56,8 +56,9 @@ def caption(uncertainty: "LossUncertainty | None") -> str:
     if uncertainty is None:
         return ""
     parts = uncertainty.calibrated, uncertainty.low, uncertainty.high
-    found = zip(THIRDS, *(100.0 * values[:len(THIRDS)] for values in parts), strict=True)
-    losses = "   ".join(f"{third} {loss:.0f} % ({low:.0f} to {high:.0f})" for third, loss, low, high in found)
+    percent = np.rint([100.0 * values[:len(THIRDS)] for values in parts]).astype(int)
+    losses = "   ".join(f"{third} {loss} % ({low} to {high})"
+                        for third, (loss, low, high) in zip(THIRDS, percent.T, strict=True))
     grades = "   ".join(f"P(grade ≥ {grade}) = {probability:.2f}"
                         for grade, probability in enumerate(uncertainty.grade_probabilities, 1))
     title = f"Calibrated loss and {100 * uncertainty.level:g} % interval"
@@ -127,8 +128,9 @@ def _draw_intervals(axes: "Axes", uncertainty: "LossUncertainty") -> None:
     calibrated, low, high = (100.0 * values[:len(THIRDS)]
                              for values in (uncertainty.calibrated, uncertainty.low, uncertainty.high))
     axes.errorbar(100 / 3 * (np.arange(len(THIRDS)) + 0.5), calibrated, (calibrated - low, high - calibrated),
-                  fmt="o", color=LOSS_COLOUR, markersize=4, capsize=4, linewidth=1.2,
-                  label=f"calibrated, {100 * uncertainty.level:g} %")
+                  fmt="o", color=LOSS_COLOUR, markersize=4, capsize=4, linewidth=1.2)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(bottom, low.min() - 5), max(top, high.max() + 30))
 
 
 def _draw_band(axes: "Axes", position: np.ndarray, curves: np.ndarray, colour: str, name: str) -> None:

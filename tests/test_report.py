@@ -12,6 +12,8 @@ from evaluation.report import main
 from evaluation.report_page import number, with_interval
 from evaluation.report_pictures import outlined_slice
 from evaluation.report_style import loss_tint
+from evaluation.report_truth import covered_losses
+from evaluation.uncertainty import Origin, fit_calibration
 from util.cli import run_script
 from util.paths import fake_ct, fake_label, write_json
 from util.vertebrae import split_case
@@ -117,6 +119,30 @@ def test_phantoms_are_compared_with_their_truth(boxes, tmp_path):
     assert page.count("2.00 (2.00 to 2.00); 2.00") == 3      # each third's height now is 2 mm above the truth
     assert page.count("0.00 (0.00 to 0.00); 0.00") >= 3      # height before
     assert (boxes.path.parent / "output" / "report" / "truth.png").is_file()
+
+
+def test_intervals_that_hold_the_truth_are_counted():
+    row = {f"rhlv_{third}_{end}": limit for third in ("anterior", "middle", "posterior")
+           for end, limit in (("low", 0.1), ("high", 0.3))}
+    rows = [row, row, row | {"in_calibration": True}, {}]
+    true = np.array([[0.2, 0.3, 0.31], [0.0, 0.0, 0.0], [0.2, 0.2, 0.2], [0.2, 0.2, 0.2]])
+    covered, healthy = covered_losses(true, rows)
+    assert covered.tolist() == [[True, True, False], [False, False, False]]
+    assert healthy.tolist() == [False, True]
+
+
+def test_vertebrae_show_their_intervals(boxes, tmp_path):
+    origin = Origin("other.json", "", tuple(f"q{number}_20" for number in range(20)))
+    residuals = np.linspace(-0.1, 0.1, 20)[:, None] * np.ones(4)
+    fit_calibration(1.0 - np.exp(-residuals), np.zeros((20, 4)), origin, 0.9).save(tmp_path / "kept.json")
+    flags = [*flags_of(boxes), f"--dataroot={boxes.dataroot}", "--no_figures"]
+    assert RHLV_quantification.main([*flags, f"--calibration={tmp_path / 'kept.json'}"]) == 0
+    page = write_page(boxes)
+    RHLV_quantification.main([*flags, "--calibration=none"])
+    bare = write_page(boxes)
+    assert "Under each loss its 90 % interval, from 20 healthy vertebrae of 20 patients (other.json)" in page
+    assert "90 % interval (%)" in page and 'class="interval"' in page and "P(grade ≥ 1, 2, 3) = " in page
+    assert "calibrated" not in bare and 'class="interval"' not in bare
 
 
 def test_numbers_as_text():
