@@ -37,7 +37,7 @@ def random_published_state(seed: int = 0) -> State:
             u = functional.normalize(matrix @ v, dim=0)
         stem = name.removesuffix("orig")
         state |= {name: matrix.reshape(state[name].shape), stem + "u": u, stem + "v": v}
-    state["fine_generator.pmconv6.conv.bias"] -= 0.9  # weak matches, so that no single patch takes all weight
+    state["fine_generator.pmconv6.conv.bias"] -= 0.9  # so that no single patch takes all weight
     return state
 
 

@@ -67,10 +67,13 @@ def test_an_imported_checkpoint_gives_the_published_output(checkpoint, state):
         assert_same(prepare_for_inference(generator)(SliceInput(**seen)), expected, 1e-4)
 
 
-@pytest.mark.parametrize("top", [72, 81])                                # of the gap; sampled are 0, 8, ...
-def test_the_published_forward_pass_to_float64(state, top):
-    """So close that no step can differ: wherever the gap begins, on a part of the image."""
+@pytest.mark.parametrize(("top", "weaker"), [(72, 0.0), (81, 0.4)])
+def test_the_published_forward_pass_to_float64(state, top, weaker):
+    """So close that no step can differ, on a part of the image. The gap begins on a sampled row or between
+    two; matches are strong, or so weak that the patches of the gap take their share.
+    """
     exact = {name: value.double() for name, value in state.items()}
+    exact["fine_generator.pmconv6.conv.bias"] -= weaker
     part = {name: value.double() if name == "distance" else value[:, :, 64:144, :32].double()
             for name, value in random_published_input(top, seed=top).items()}
     generator = build_generator("published").double().eval()
@@ -189,10 +192,13 @@ class Intruder:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
-def test_a_pickle_with_code_is_refused_unrun(tmp_path, write):
-    path = tmp_path / "weights.pth"
-    write({"a": Intruder(tmp_path / "trace")}, path)
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_pickle_with_code_is_refused_unrun(tmp_path, archive):
+    path, content = tmp_path / "weights.pth", {"a": Intruder(tmp_path / "trace")}
+    if archive:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match=r"tensors alone, found one that would run '\w*\.?open'"):
         read_state(path)
     assert not (tmp_path / "trace").exists()
