@@ -148,24 +148,28 @@ def differences(first: "pd.DataFrame", second: "pd.DataFrame", limits: dict[str,
 def error_budget(rows: "pd.DataFrame", sample: Sample) -> dict[str, Any]:
     """Return what the generator's error of the restored height consists of: mean absolute and bias, mm.
 
-    With the true body's extent E in rows, its mean height M (of all columns) and the composed height A, the
-    error of the restored mean height S splits without rest:
-    S - M = (A - E) M / E  [height head]  +  S - A M / E  [mask].
-    Beside them the spread of the slices' predictions, and the error of the given mask's height
-    (straightening).
+    The error of the restored mean height S against the true one M splits without rest, by the mean height A
+    that was aimed at: S - M = (A - M) [height aimed at] + (S - A) [drawn body]. Where heights were agreed on,
+    A is their mean; else the height heads' extent H decides, and A = H M / E with the true body's extent E in
+    rows. Beside them what the height heads alone would have cost, the spread of the slices' predictions, and
+    the error of the given mask's height (straightening).
     """
     def part(value: Callable[["pd.DataFrame"], np.ndarray]) -> dict[str, Measure]:
         return of_rows.error_measures("part", "mm", lambda table: value(table)[:, None])
 
     def head(table: "pd.DataFrame") -> np.ndarray:
-        extent = table["true_extent_mm"].to_numpy(float)
-        excess = table["predicted_height_mm"].to_numpy(float) - extent
-        return excess * of_rows.true_overall_mm(table) / extent
+        excess = table["predicted_height_mm"] / table["true_extent_mm"] - 1.0
+        return excess.to_numpy(float) * of_rows.true_overall_mm(table)
+
+    def aimed(table: "pd.DataFrame") -> np.ndarray:
+        agreed_mm = table["agreed_height_mm"].to_numpy(float)
+        return np.where(np.isfinite(agreed_mm), agreed_mm - of_rows.true_overall_mm(table), head(table))
 
     parts = {
         "restored height": part(lambda table: of_rows.reference_error_mm(table)[:, 0]),
+        "height aimed at": part(aimed),
+        "drawn body": part(lambda table: of_rows.reference_error_mm(table)[:, 0] - aimed(table)),
         "height head": part(head),
-        "mask": part(lambda table: of_rows.reference_error_mm(table)[:, 0] - head(table)),
         "slices": part(lambda table: table["slice_spread_mm"].to_numpy(float)),
         "straightening": part(lambda table: table["measured_overall_mm"].to_numpy(float)
                               - of_rows.true_overall_mm(table, "after")),

@@ -41,6 +41,19 @@ MAIN = {  # measure: heading, decimals, factor
     "weighted_kappa": ("weighted kappa", 3, 1),
     "interval90_coverage": ("90 % interval covers %", 1, 100),
 }
+GOALS = {  # measure: heading, lowest and highest value that is good, decimals, factor
+    "mask_height_mae_mm": ("height of a given mask, MAE mm", None, 0.3, 2, 1),
+    "reference_height_rel_diff_percent": ("healthy: height difference %", None, 3.0, 2, 1),
+    "rhlv_mae_points": ("RHLV, MAE points", None, 2.0, 2, 1),
+    "rhlv_bias_points_abs": ("RHLV, absolute bias points", None, 0.5, 2, 1),
+    "rhlv_limit_low_points": ("RHLV, lower 95 % limit points", -5.0, None, 1, 1),
+    "rhlv_limit_high_points": ("RHLV, upper 95 % limit points", None, 5.0, 1, 1),
+    "body_dice": ("Dice", 0.93, None, 3, 1),
+    "specificity": ("specificity %", 0.97, None, 1, 100),
+    "sensitivity_loss25": ("sensitivity (loss of 25 % or more) %", 0.95, None, 1, 100),
+    "macro_f1": ("macro F1", 0.85, None, 3, 1),
+    "interval90_coverage": ("90 % interval covers %", 0.88, 0.92, 1, 100),
+}
 DIFFERENCES = tuple(name for name in MAIN if name in PAIRED_MEASURES)
 BY_GROUP = ("reference_height_mae_mm", "rhlv_mae_points", "rhlv_bias_points", "rhlv_limits", "body_dice",
             "sensitivity_loss25", "specificity", "interval90_coverage")
@@ -82,6 +95,26 @@ def main_table(report: Report) -> str:
     shown_limits = ["-" if limit is None else f"{100 * limit:.1f}" for limit in limits]
     return markdown_table(["", *methods], [["vertebrae (undefined)", *counts], *rows,
                                            ["calibrated threshold %", *shown_limits]])
+
+
+def goals_table(report: Report) -> str:
+    """Return what is aimed at and what each method reaches; * where it is reached."""
+    methods = report["methods"]
+
+    def judged(metric: dict[str, float | None] | None, name: str) -> str:
+        _, low, high, decimals, factor = GOALS[name]
+        value = metric["value"] if metric else None
+        is_reached = value is not None and (low is None or value >= low) and (high is None or value <= high)
+        return shown(metric, decimals, factor) + (" *" if is_reached else "")
+
+    def aim(name: str) -> str:
+        _, low, high, _, factor = GOALS[name]
+        ends = [f"{factor * end:g}" for end in (low, high) if end is not None]
+        return " to ".join(ends) if len(ends) > 1 else f"at {'least' if high is None else 'most'} {ends[0]}"
+
+    rows = [[GOALS[name][0], aim(name), *(judged(one.get(name), name) for one in methods.values())]
+            for name in GOALS]
+    return markdown_table(["", "goal", *methods], rows)
 
 
 def differences_table(report: Report) -> str:
@@ -145,7 +178,7 @@ def provenance_line(report: Report) -> str:
 
 
 TABLES: dict[str, Callable[[Report], str]] = {
-    "provenance": provenance_line, "main": main_table, "differences": differences_table,
+    "provenance": provenance_line, "main": main_table, "goals": goals_table, "differences": differences_table,
     "groups": groups_table, "confusion": confusion_table, "budget": budget_table, "ablation": ablation_table}
 
 

@@ -3,7 +3,8 @@
 Columns: method, split, case, patient, level, kind, severity, fractured_neighbours; per third true_loss_*,
 true_before_*_mm, true_after_*_mm; per third and overall measured_*_mm (the given mask), reference_*_mm (the
 height before the fracture, as the method has it), rhlv_*; per third low_*, high_* (90 % interval of the
-loss); p_grade1..3; dice, hausdorff95_mm; true_extent_mm, predicted_height_mm, slice_spread_mm; reason. Losses
+loss); p_grade1..3; dice, hausdorff95_mm; true_extent_mm, predicted_height_mm (by the height heads),
+agreed_height_mm (that the body was stretched to), slice_spread_mm; reason. Losses
 are 0..1, what is undefined is NaN.
 """
 
@@ -123,7 +124,7 @@ def _row(common: dict[str, Any], method: str, reference_mm: np.ndarray, rhlv: np
     return row | dict.fromkeys(P_GRADES, np.nan) | {
         "dice": _number(dice), "hausdorff95_mm": _number(hausdorff_mm),
         "true_extent_mm": _number(shapes.get("true_extent_mm")), "predicted_height_mm": np.nan,
-        "slice_spread_mm": np.nan, "reason": reason}
+        "agreed_height_mm": np.nan, "slice_spread_mm": np.nan, "reason": reason}
 
 
 def _number(value: float | None) -> float:
@@ -143,6 +144,7 @@ def _generator_row(common: dict[str, Any], measured: dict[str, Any], place: Plac
     passes = read_json(record) if record.is_file() else {}
     return row | {name: measured.get(name, np.nan) for name in P_GRADES} | {
         "predicted_height_mm": _number(passes.get("height_mm")),
+        "agreed_height_mm": float(_values(passes, "agreed_{}_mm", THIRDS).mean()),
         "slice_spread_mm": _number(passes.get("spread_mm"))}
 
 

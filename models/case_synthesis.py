@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from util.body_heights import THIRDS
 from util.errors import InputError
 from util.paths import atomic_path, fake_ct, fake_label, read_json, write_json
 from util.vertebrae import ANATOMICAL_ORDER, label_name, split_case
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
 
 STEPS = ("", "upper_", "lower_")  # prefixes of the table's columns: the target's own, then its neighbours'
 STEP_COLUMNS = ("vertebra", "height_mm", "spread_mm", "original_height_mm", "sagittal_height_mm",
-                "coronal_height_mm")
+                "coronal_height_mm", *(f"agreed_{third}_mm" for third in THIRDS))
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,11 @@ def _record(case: str, label: int, result: "Synthesis") -> dict[str, Any]:
 def _step_values(step: "Restoration") -> dict[str, Any]:
     """Return one pass as values of the columns `STEP_COLUMNS`."""
     planes = {f"{plane}_height_mm": round(height, 3) for plane, height in step.plane_heights_mm.items()}
-    return {"vertebra": label_name(step.label), "height_mm": round(step.height_mm, 3),
-            "spread_mm": round(step.spread_mm, 3), "original_height_mm": step.original_height_mm} | planes
+    agreed = {f"agreed_{third}_mm": round(height, 3)
+              for third, height in zip(THIRDS, step.agreed_mm, strict=False)}  # none without a prior
+    values = {"vertebra": label_name(step.label), "height_mm": round(step.height_mm, 3),
+              "spread_mm": round(step.spread_mm, 3), "original_height_mm": step.original_height_mm}
+    return values | planes | agreed
 
 
 def _remark(result: "Synthesis") -> str | None:
@@ -187,8 +191,9 @@ def write_table(output: Path) -> Path:
     """Write `synthesis.csv`: one row per case that has a record, by name.
 
     Columns: case; then vertebra, predicted height, its standard deviation over slices, the height of the
-    extent before, and each plane's height, all in mm, for the target and (prefixes `upper_`, `lower_`) for
-    the neighbours' passes. A pass that was not made leaves its cells empty. Last, `direct_height_mm`: the
+    extent before, each plane's height, and the heights of the thirds that the other vertebrae imply, all in
+    mm, for the target and (prefixes `upper_`, `lower_`) for the neighbours' passes. What was not made or not
+    agreed upon leaves its cells empty. Last, `direct_height_mm`: the
     target's height as predicted before the neighbours were restored.
     """
     import csv

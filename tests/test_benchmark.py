@@ -30,7 +30,7 @@ def row(patient: str, label: int, true: float, measured: float, *, method: str =
         "method": method, "split": split, "case": f"{patient}_{label}", "patient": patient,
         "level": f"L{label}", "kind": "none" if true == 0 else "crush", "severity": severity(true),
         "fractured_neighbours": 0, "dice": 1.0, "hausdorff95_mm": 0.0, "true_extent_mm": 25.0,
-        "predicted_height_mm": 25.0, "slice_spread_mm": 0.0, "reason": ""}
+        "predicted_height_mm": 25.0, "agreed_height_mm": math.nan, "slice_spread_mm": 0.0, "reason": ""}
     for third in THIRDS:
         one |= {f"true_loss_{third}": true, f"true_before_{third}_mm": height_mm,
                 f"true_after_{third}_mm": height_mm * (1 - true), f"low_{third}": measured - 0.05,
@@ -153,8 +153,12 @@ def test_the_error_budget_splits_without_rest():
     found = report([one, row("b", 1, 0.0, 0.0)])["error_budget"]
     parts = {name: part["bias_mm"]["value"] for name, part in found.items()}
     assert parts["height head"] == pytest.approx(0.5 * 1.0 * 20 / 25)  # 1 mm of extent, 0.8 of mean height
-    assert parts["height head"] + parts["mask"] == pytest.approx(parts["restored height"])
+    assert parts["height aimed at"] == parts["height head"]            # nothing was agreed upon
+    assert parts["height aimed at"] + parts["drawn body"] == pytest.approx(parts["restored height"])
     assert parts["restored height"] == pytest.approx(0.5)
+    agreed = report([one | {"agreed_height_mm": 20.6}, row("b", 1, 0.0, 0.0)])["error_budget"]
+    assert agreed["height aimed at"]["bias_mm"]["value"] == pytest.approx(0.5 * 0.6)
+    assert agreed["drawn body"]["bias_mm"]["value"] == pytest.approx(0.5 * 0.4)
     assert parts["slices"] == pytest.approx(0.2) and parts["straightening"] == pytest.approx(0.0)
 
 

@@ -87,7 +87,8 @@ def test_the_checkpoint_says_what_it_is(checkpoint, state):
     kept = generator.state_dict()
     assert set(kept) == set(state) and all(torch.equal(kept[name], value) for name, value in state.items())
     assert settings == {"plane": "coronal", "crop_cols": 256, "attention": "heatmap",
-                        "convention": "published", "training": {"imported_from": "latest_net_G.pth"}}
+                        "convention": "published", "height_prior": None,
+                        "training": {"imported_from": "latest_net_G.pth"}}
 
 
 def test_the_published_convention_of_the_input():
