@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.expected_loss import loss_prior, prevalence
 from evaluation.heights import HeightLoss, central_profiles_mm, height_loss, height_loss_map
-from evaluation.loss_posterior import loss_prior, prevalence
 from evaluation.rhlv_calibration import choose_calibration, judge, weigh
 from evaluation.rhlv_records import Folders, MeasuredCase, read_measured, write_record
 from evaluation.rhlv_table import PARTS, summarize, table_row, write_table

@@ -1,5 +1,6 @@
 """Plots of the benchmark: Bland-Altman, calibration of measured against true loss, ROC."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from evaluation.rhlv_figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, sav
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 PLOTS = ("bland_altman", "calibration", "roc")
 SEVERITY_COLOURS = dict(zip(SEVERITIES, ("#64748b", *CLASS_COLOURS), strict=True))
@@ -19,6 +21,7 @@ METHOD_COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be185
 GENERATOR_WIDTH, OTHER_WIDTH = 2.4, 1.3
 LOSS_BINS = np.array([-0.5, 0.5, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 90.0])  # percent; the first holds 0
 PANEL_INCHES = 2.9
+ACROSS = 4  # panels side by side
 
 
 def methods_of(table: "pd.DataFrame") -> dict[str, "pd.DataFrame"]:
@@ -35,24 +38,35 @@ def draw_all(folder: Path, table: "pd.DataFrame", report: dict[str, Any], prefix
 
 
 def draw_bland_altman(path: Path, table: "pd.DataFrame") -> None:
-    """Draw errors of the restored height and of the loss against the truth, a column per method."""
+    """Draw errors of the restored height, and below them of the loss, against the truth, for every method."""
     methods = methods_of(table)
-    figure = new_figure(PANEL_INCHES * len(methods) + 0.6, 5.8)
-    panels = figure.subplots(2, len(methods), sharex="row", sharey="row", squeeze=False)
-    for place, (name, rows) in enumerate(methods.items()):
-        heights, losses = panels[:, place]
-        _scatter(heights, rows, of_rows.true_overall_mm(rows)[:, None], of_rows.reference_error_mm(rows))
-        _scatter(losses, rows, 100.0 * of_rows.columns(rows, "true_loss_{}"), of_rows.rhlv_error_points(rows))
-        heights.set_title(name, fontsize=10)
-        heights.set_xlabel("true height (mm)")
-        losses.set_xlabel("true loss of a third (%)")
-    panels[0, 0].set_ylabel("restored - true height (mm)")
-    panels[1, 0].set_ylabel("measured - true loss (points)")
-    handles = {text: handle for axes in figure.axes
+    lines = math.ceil(len(methods) / ACROSS)
+    figure = new_figure(PANEL_INCHES * min(len(methods), ACROSS) + 0.6, PANEL_INCHES * 2 * lines)
+    above, below = figure.subfigures(2, 1)
+    heights = _panels(above, len(methods), "true height (mm)", "restored - true height (mm)")
+    losses = _panels(below, len(methods), "true loss of a third (%)", "measured - true loss (points)")
+    for of_height, of_loss, (name, rows) in zip(heights, losses, methods.items(), strict=True):
+        _scatter(of_height, rows, of_rows.true_overall_mm(rows)[:, None], of_rows.reference_error_mm(rows))
+        _scatter(of_loss, rows, 100.0 * of_rows.columns(rows, "true_loss_{}"), of_rows.rhlv_error_points(rows))
+        of_height.set_title(name, fontsize=10)
+        of_loss.set_title(name, fontsize=10)
+    handles = {text: handle for axes in below.axes
                for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False, fontsize=8,
+    below.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False, fontsize=8,
                   ncols=min(7, 2 * len(methods)), markerscale=1.6)
     save_figure(path, figure)
+
+
+def _panels(figure: "FigureBase", count: int, x_label: str, y_label: str) -> "list[Axes]":
+    """Return so many panels with common axes, four side by side; the outer ones carry the labels."""
+    across = min(count, ACROSS)
+    grid = figure.subplots(math.ceil(count / across), across, sharex=True, sharey=True, squeeze=False)
+    for number, axes in enumerate(grid.flat):
+        axes.set_visible(number < count)
+        axes.set_xlabel(x_label if number + across >= count else "")
+        axes.set_ylabel(y_label if number % across == 0 else "")
+        axes.tick_params(labelbottom=number + across >= count)
+    return list(grid.flat[:count])
 
 
 def _scatter(axes: "Axes", rows: "pd.DataFrame", true: np.ndarray, error: np.ndarray) -> None:
@@ -78,8 +92,9 @@ def _scatter(axes: "Axes", rows: "pd.DataFrame", true: np.ndarray, error: np.nda
 def draw_calibration(path: Path, table: "pd.DataFrame") -> None:
     """Draw measured against true loss of every third: each one, and means and SD of bins of true loss."""
     methods = methods_of(table)
-    figure = new_figure(PANEL_INCHES * len(methods) + 0.4, 3.5)
-    panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
+    lines = math.ceil(len(methods) / ACROSS)
+    figure = new_figure(PANEL_INCHES * min(len(methods), ACROSS) + 0.4, 3.4 * lines)
+    panels = _panels(figure, len(methods), "true loss of a third (%)", "measured loss (%)")
     for axes, (name, rows) in zip(panels, methods.items(), strict=True):
         true = 100.0 * of_rows.columns(rows, "true_loss_{}").ravel()
         measured = 100.0 * of_rows.columns(rows, "rhlv_{}").ravel()
@@ -88,9 +103,8 @@ def draw_calibration(path: Path, table: "pd.DataFrame") -> None:
         axes.errorbar(*_bin_means(true, measured), fmt="o", color="#0f172a", markersize=4, capsize=2,
                       linewidth=1.0)
         axes.set_title(name, fontsize=10)
-        axes.set(xlabel="true loss of a third (%)", aspect="equal", xlim=(-5, 70), ylim=(-25, 75))
+        axes.set(aspect="equal", xlim=(-5, 70), ylim=(-25, 75))
         _bare(axes)
-    panels[0].set_ylabel("measured loss (%)")
     save_figure(path, figure)
 
 

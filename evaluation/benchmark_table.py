@@ -28,7 +28,7 @@ from util.vertebrae import Cohort, label_name, split_case
 if TYPE_CHECKING:
     import pandas as pd
 
-CALIBRATED, POSTERIOR = "generator_calibrated", "generator_posterior"
+CALIBRATED, EXPECTED = "generator_calibrated", "generator_expected"
 P_GRADES = ("p_grade1", "p_grade2", "p_grade3")
 NO_ROW: dict[str, Any] = {}
 
@@ -89,7 +89,7 @@ def _split_rows(cohort: Cohort, place: Place, split: str,
         yield generator
         if is_calibrated:
             yield _corrected_row(generator, measured, CALIBRATED, "rhlv_calibrated_{}")
-            yield _posterior_row(generator, measured)
+            yield _expected_row(generator, measured)
         for name in names:
             yield _row(common, name, _values(baselines.get((name, case), NO_ROW), "height_reference_{}_mm"),
                        _values(baselines.get((name, case), NO_ROW), "rhlv_{}"), shapes,
@@ -159,11 +159,11 @@ def _corrected_row(generator: dict[str, Any], measured: dict[str, Any], method: 
         f"reference_{part}_mm": float(height) for part, height in zip(PARTS, before_mm, strict=True)}
 
 
-def _posterior_row(generator: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    """Return the generator's row with the posterior losses and their probabilities of grades."""
+def _expected_row(generator: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the generator's row with the expected losses and their probabilities of grades."""
     no_interval = dict.fromkeys((f"{side}_{third}" for side in ("low", "high") for third in THIRDS), np.nan)
-    return _corrected_row(generator, measured, POSTERIOR, "loss_posterior_{}") | no_interval | {
-        name: measured.get(f"{name}_posterior", np.nan) for name in P_GRADES}
+    return _corrected_row(generator, measured, EXPECTED, "loss_expected_{}") | no_interval | {
+        name: measured.get(f"{name}_expected", np.nan) for name in P_GRADES}
 
 
 def add_reference(table: "pd.DataFrame", method: str, reference_mm: dict[str, np.ndarray]) -> "pd.DataFrame":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.loss_posterior import LossBelief, LossPrior, believe
+from evaluation.expected_loss import LossBelief, LossPrior, believe
 from evaluation.rhlv_records import MeasuredCase
 from evaluation.uncertainty import (
     Calibration,

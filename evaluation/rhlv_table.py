@@ -14,7 +14,7 @@ from util.vertebrae import Cohort, label_name, split_case
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.loss_posterior import LossBelief
+    from evaluation.expected_loss import LossBelief
     from evaluation.rhlv_records import MeasuredCase
     from evaluation.uncertainty import LossUncertainty
 
@@ -61,10 +61,10 @@ def uncertainty_columns(uncertainty: "LossUncertainty | None") -> dict[str, floa
 
 
 def belief_columns(belief: "LossBelief | None") -> dict[str, float]:
-    """Return the posterior loss of each third, and the probability of each grade or a higher one by it."""
+    """Return the expected loss of each third, and the probability of each grade or a higher one by it."""
     expected = belief.expected if belief else np.full(len(THIRDS), math.nan)
     grades = belief.grade_probabilities if belief else np.full(len(GRADE_COLUMNS), math.nan)
-    names = *(f"loss_posterior_{third}" for third in THIRDS), *(f"{name}_posterior" for name in GRADE_COLUMNS)
+    names = *(f"loss_expected_{third}" for third in THIRDS), *(f"{name}_expected" for name in GRADE_COLUMNS)
     return {name: float(value) for name, value in zip(names, (*expected, *grades), strict=True)}
 
 

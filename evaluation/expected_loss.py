@@ -8,7 +8,7 @@ that. With r the residual of a healthy vertebra (`evaluation.uncertainty`),
     log(1 - RHLV) = log(1 - loss) - r,
 
 so each conceivable loss of the three thirds makes a residual; it is the likelier, the more usual that
-residual is, and the more frequent that loss. The posterior loss is the mean over all of them.
+residual is, and the more frequent that loss. The expected loss is the mean over all of them.
 
 It is no measurement: where a loss is small, it is mostly what is known of other vertebrae. RHLV stays as
 defined, and this stands beside it.

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.loss_posterior import LossPrior, believe, loss_prior, prevalence
+from evaluation.expected_loss import LossPrior, believe, loss_prior, prevalence
 from evaluation.uncertainty import Calibration, Origin, fit_calibration
 from util.vertebrae import Cohort
 
