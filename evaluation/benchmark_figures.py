@@ -47,7 +47,8 @@ def draw_bland_altman(path: Path, table: "pd.DataFrame") -> None:
     losses = _panels(below, len(methods), "true loss of a third (%)", "measured - true loss (points)")
     for of_height, of_loss, (name, rows) in zip(heights, losses, methods.items(), strict=True):
         _scatter(of_height, rows, of_rows.true_overall_mm(rows)[:, None], of_rows.reference_error_mm(rows))
-        _scatter(of_loss, rows, 100.0 * of_rows.columns(rows, "true_loss_{}"), of_rows.rhlv_error_points(rows))
+        true_percent = 100.0 * of_rows.columns(rows, "true_loss_{}")
+        _scatter(of_loss, rows, true_percent, of_rows.rhlv_error_points(rows))
         of_height.set_title(name, fontsize=10)
         of_loss.set_title(name, fontsize=10)
     handles = {text: handle for axes in below.axes
