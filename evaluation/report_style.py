@@ -33,6 +33,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scroll table { min-width: 60%; }
 .tall table, .card table { width: 100%; }
+.tall th, .tall td { padding: 5px 9px; }
 th, td { padding: 5px 12px; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 th { font-size: 13px; color: var(--soft); font-weight: 600; }
 td.figure, th.figure { text-align: right; }

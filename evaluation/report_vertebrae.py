@@ -65,7 +65,7 @@ def _percent(calibration: dict[str, Any]) -> str:
 
 def _add_overview(entries: Sequence[VertebraEntry]) -> None:
     """Add one line per vertebra."""
-    head = ("vertebra", "split", "grade", "predicted", "pattern", *THIRDS, "overall", "P(grade ≥ 1, 2, 3)",
+    head = ("vertebra", "split", "grade", "predicted", "pattern", *THIRDS, "overall", "P ≥ 1, 2, 3",
             "original", "synthetic")
     with t.div(cls="scroll tall"), t.table():
         with t.thead(), t.tr():
