@@ -124,6 +124,7 @@ def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel], batch
 
 def _fused(frames: Sequence[PlaneFrame]) -> DrawnGap:
     """Average what the planes drew, each as far as it can be trusted."""
-    total = sum(frame.trust for frame in frames).clamp_min(TINY)                      # (1, C, Z)
-    return DrawnGap(*(sum(drawn * frame.trust for drawn, frame in zip(planes, frames, strict=True)) / total
-                      for planes in zip(*((frame.ct, frame.body) for frame in frames), strict=True)))
+    trust = torch.stack(torch.broadcast_tensors(*(frame.trust for frame in frames)))  # (planes, 1, C, Z)
+    share = trust / trust.sum(0).clamp_min(TINY)
+    return DrawnGap((share * torch.stack([frame.ct for frame in frames])).sum(0),
+                    (share * torch.stack([frame.body for frame in frames])).sum(0))
