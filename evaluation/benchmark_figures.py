@@ -42,7 +42,7 @@ def draw_bland_altman(path: Path, table: "pd.DataFrame") -> None:
     methods = methods_of(table)
     lines = math.ceil(len(methods) / ACROSS)
     figure = new_figure(PANEL_INCHES * min(len(methods), ACROSS) + 0.6, PANEL_INCHES * 2 * lines)
-    above, below = np.ravel(figure.subfigures(2, 1))
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     heights = _panels(above, len(methods), "true height (mm)", "restored - true height (mm)")
     losses = _panels(below, len(methods), "true loss of a third (%)", "measured - true loss (points)")
     for of_height, of_loss, (name, rows) in zip(heights, losses, methods.items(), strict=True):

@@ -23,6 +23,7 @@ from util.body_heights import (
 from util.geometry import GAP_ROWS, row_extent
 
 FACTOR_LIMITS = (0.5, 2.0)  # of a stretch: what needs more was not drawn
+OFF_CENTRE = 0.25           # rows: else both endplates of a level body would jump to the next row together
 ROUNDS = 6                  # of stretching and measuring; the thirds of a body then agree within 0.1 mm
 THIRD_CENTRES = (np.arange(len(THIRDS)) + 0.5) / len(THIRDS)
 
@@ -97,7 +98,7 @@ def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:
 def _stretch(gap: DrawnGap, middle: float, factor: Tensor) -> DrawnGap:
     """Stretch rows by a factor per column (C, 1) about `middle`, which moves to the gap's; linear between."""
     rows = len(gap.ct)
-    row = torch.arange(rows)[:, None, None] + 0.5 - rows / 2                           # (G, 1, 1)
+    row = torch.arange(rows)[:, None, None] + 0.5 - rows / 2 + OFF_CENTRE              # (G, 1, 1)
     source = (row / factor + middle - 0.5).expand(rows, *gap.ct.shape[1:])             # (G, C, Z)
     outside = (source < -0.5) | (source > rows - 0.5)
     source = source.clamp(0, rows - 1)
