@@ -1,6 +1,7 @@
 """Baselines that need no network, on boxes whose rows are counted by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from evaluation.baseline import restored_labels
 from evaluation.baseline_classical import PosteriorBaseline, SixPointBaseline
+from evaluation.baseline_models import load_baselines
 from evaluation.baseline_ratio import Ratio, RatioBaseline, fit_ratio, stretched_body
 from evaluation.baseline_shape import ShapeBaseline, ShapeBasis, fit_shape
 from evaluation.body_shape import (
@@ -232,3 +234,11 @@ def test_the_mask_of_a_shape_measures_its_reference():
     reference = ShapeBaseline(means, basis, 1.0).reference(surroundings)
     assert reference.heights_mm == pytest.approx([26.0] * 4)
     assert third_heights_mm(measure_body(own_body(reference.mask, L1))) == pytest.approx([26.0] * 4, abs=0.5)
+
+
+def test_the_shipped_model_gives_average_neighbours_an_average_vertebra():
+    shipped = load_baselines(Path(__file__).parents[1] / "weights" / "phantom_baselines.json")
+    assert sorted(shipped.shape.means) == list(range(15, 25)) and not shipped.ratio.few_pairs()
+    average = surroundings_of({label: shipped.shape.means[label] for label in (T12, L1, L2)}, L1)
+    for baseline, share in ((shipped.shape, 1e-6), (shipped.ratio, 0.02)):
+        assert baseline.reference(average).heights_mm == pytest.approx(average.own_heights_mm, rel=share)
