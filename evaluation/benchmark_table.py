@@ -151,9 +151,10 @@ def _generator_row(common: dict[str, Any], measured: dict[str, Any], place: Plac
 def _corrected_row(generator: dict[str, Any], measured: dict[str, Any], method: str,
                    pattern: str) -> dict[str, Any]:
     """Return the generator's row with losses of other columns, and the heights that follow from them."""
-    rhlv = _values(measured, pattern)
-    before_mm = _values(measured, "height_original_{}_mm") / np.where(rhlv < 1.0, 1.0 - rhlv, np.nan)
-    before_mm[-1] = before_mm[:-1].mean()
+    rhlv, now_mm = _values(measured, pattern, THIRDS), _values(measured, "height_original_{}_mm")
+    before_mm = now_mm[:-1] / np.where(rhlv < 1.0, 1.0 - rhlv, np.nan)
+    before_mm = np.append(before_mm, before_mm.mean())
+    rhlv = np.append(rhlv, relative_loss(before_mm, now_mm)[-1])
     return generator | {"method": method} | {
         f"rhlv_{part}": float(loss) for part, loss in zip(PARTS, rhlv, strict=True)} | {
         f"reference_{part}_mm": float(height) for part, height in zip(PARTS, before_mm, strict=True)}

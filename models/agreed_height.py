@@ -1,10 +1,15 @@
 """One height per vertebra: what the network drew is stretched until its thirds have the heights agreed upon.
 
-Slices and planes each draw a body of their own height. The heights that the other vertebrae imply
-(`models.height_prior`) hold for the vertebra as a whole, so the drawn rows are stretched, column by column
-and smoothly from front to back, until the body's anterior, middle and posterior third measure them.
+Slices and planes each draw a body of their own height. The heights that are agreed upon hold for the vertebra
+as a whole, so the drawn rows are stretched, column by column and smoothly from front to back, until the
+body's anterior, middle and posterior third measure them.
+
+Two witnesses agree: the other vertebrae (`models.height_prior`) and the height heads. What a vertebra has of
+its own neither can know. Each is weighed by what it leaves open beyond that: the other vertebrae the more,
+the fewer of them are there; the heads as their validation has shown.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +34,31 @@ THIRD_CENTRES = (np.arange(len(THIRDS)) + 0.5) / len(THIRDS)
 
 
 DRAWN = "drawn"
-WantedHeight = np.ndarray | str | None  # (3,) mm of the thirds; DRAWN; None for what the heads predict
+
+
+class ImpliedHeight(NamedTuple):
+    """What the other vertebrae say."""
+
+    log_mm: np.ndarray  # (3,) expected logarithm of the height of the anterior, middle and posterior third
+    doubt: np.ndarray   # (3,) variance of its error, less the vertebra's own spread
+
+
+class HeadHeight(NamedTuple):
+    """What the height heads say."""
+
+    extent_mm: float          # of the whole vertebra
+    doubt: float = math.inf   # as above; infinite where no validation has shown it
+
+
+WantedHeight = ImpliedHeight | str | None  # DRAWN; None for what the heads predict
+
+
+class Fitted(NamedTuple):
+    """A gap whose body has its height."""
+
+    gap: "DrawnGap"              # the body lies at its centre
+    rows: int                    # that the body occupies
+    agreed_mm: tuple[float, ...]  # heights of the thirds that were agreed upon; () if none were
 
 
 class DrawnGap(NamedTuple):
@@ -39,16 +68,29 @@ class DrawnGap(NamedTuple):
     probability: Tensor  # (G, C, Z) float32: of the body
 
 
-def fit_height(gap: DrawnGap, wanted: WantedHeight) -> tuple[DrawnGap, int] | None:
-    """Give a drawn body its height.
-
-    Returns:
-        The gap with the body at its centre, and the rows that the body then occupies; None where the height
-        heads are to say, or no body was drawn.
-    """
+def fit_height(gap: DrawnGap, wanted: WantedHeight, head: HeadHeight) -> Fitted:
+    """Give a drawn body its height; the heads decide where they are to, or no body was drawn."""
+    by_head = Fitted(gap, min(max(round(head.extent_mm), 1), GAP_ROWS), ())
+    try:
+        body = measure_gap(gap.probability)
+    except UndefinedHeightError:
+        return by_head
     if wanted is None:
-        return None
-    return centred(gap) if isinstance(wanted, str) else stretch_to(gap, wanted)
+        return by_head
+    if isinstance(wanted, str):
+        return Fitted(*centred(gap), ())
+    heights_mm = agree(wanted, body, head)
+    return Fitted(*centred(stretch_to(gap, body, heights_mm)), tuple(heights_mm.tolist()))
+
+
+def agree(implied: ImpliedHeight, body: BodyHeights, head: HeadHeight) -> np.ndarray:
+    """Return the heights of the thirds (3,) in mm that both witnesses agree upon.
+
+    The heads tell an extent; with it a drawn body has the heights of its thirds.
+    """
+    drawn_mm = third_heights_mm(body)[:len(THIRDS)] * head.extent_mm / (body.rows[1] - body.rows[0])
+    share = implied.doubt / (implied.doubt + head.doubt)                  # (3,) of the heads
+    return np.exp((1 - share) * implied.log_mm + share * np.log(drawn_mm))
 
 
 def measure_gap(probability: Tensor) -> BodyHeights:
@@ -61,20 +103,14 @@ def measure_gap(probability: Tensor) -> BodyHeights:
     return measure_body(np.pad(own_body(mask.astype(np.uint8), 1), ((1, 1), (0, 0), (0, 0))))
 
 
-def stretch_to(gap: DrawnGap, heights_mm: np.ndarray) -> tuple[DrawnGap, int] | None:
+def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> DrawnGap:
     """Stretch a drawn body to the heights of its thirds.
 
     Args:
         gap: as drawn.
+        body: as `measure_gap` measures it.
         heights_mm: (3,) wanted of the anterior, middle and posterior third.
-
-    Returns:
-        As `fit_height`.
     """
-    try:
-        body = measure_gap(gap.probability)
-    except UndefinedHeightError:
-        return None
     middle = sum(body.rows) / 2 - 1                    # one row was padded
     measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
     best, least_mm = gap, np.inf
@@ -85,7 +121,7 @@ def stretch_to(gap: DrawnGap, heights_mm: np.ndarray) -> tuple[DrawnGap, int] | 
         error_mm = float(np.abs(measured_mm - heights_mm).max())
         if error_mm < least_mm:
             best, least_mm = stretched, error_mm
-    return centred(best)
+    return best
 
 
 def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:
@@ -111,16 +147,9 @@ def _stretch(gap: DrawnGap, middle: float, factor: Tensor) -> DrawnGap:
     return DrawnGap(sample(gap.ct), sample(gap.probability).masked_fill(outside, 0.0))
 
 
-def centred(gap: DrawnGap) -> tuple[DrawnGap, int] | None:
-    """Move the body by whole rows to where closing the gap to its extent takes it from.
-
-    Returns:
-        As `fit_height`.
-    """
-    body = own_body((gap.probability > 0.5).numpy().astype(np.uint8), 1)
-    if not body.any():
-        return None
-    top, bottom = row_extent(body)
+def centred(gap: DrawnGap) -> tuple[DrawnGap, int]:
+    """Move the body by whole rows to where closing the gap to its extent takes it from; tell that extent."""
+    top, bottom = row_extent(own_body((gap.probability > 0.5).numpy().astype(np.uint8), 1))
     shift = (GAP_ROWS - (bottom - top)) // 2 - top
     moved = DrawnGap(*(values.roll(shift, 0) for values in gap))
     return moved, bottom - top

@@ -1,6 +1,7 @@
 """One case from file to file: read it, synthesize, write CT_fake, label_fake and a record of the heights."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,17 +78,24 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
 
     place = torch.device(device)
     loaded = [load_generator(path, place) for path in checkpoints]
+    priors = [settings["height_prior"] for _, settings in loaded if settings["height_prior"]]
+    prior = HeightPrior.from_json(priors[0]) if priors else None
     planes = tuple(PlaneModel(prepare_for_inference(generator), settings["plane"], place, amp,
-                              CONVENTIONS[settings["convention"]])
+                              CONVENTIONS[settings["convention"]], head_doubt(settings["training"], prior))
                    for generator, settings in loaded)
     names = [model.plane for model in planes]
     columns = {int(settings["crop_cols"]) for _, settings in loaded}
     if len(set(names)) != len(names) or len(columns) != 1:
         raise InputError(f"{checkpoints[-1]}: expected the other plane than {checkpoints[0]}, and its "
                          f"columns, found {' and '.join(names)}, {sorted(columns)} columns; choose others")
-    priors = [settings["height_prior"] for _, settings in loaded if settings["height_prior"]]
-    return Models(planes, columns.pop(), any(settings["attention"] != "none" for _, settings in loaded),
-                  HeightPrior.from_json(priors[0]) if priors else None)
+    takes_heatmap = any(settings["attention"] != "none" for _, settings in loaded)
+    return Models(planes, columns.pop(), takes_heatmap, prior)
+
+
+def head_doubt(training: dict[str, Any], prior: "HeightPrior | None") -> float:
+    """Return what a checkpoint's validation left open of its height head; infinite where it says nothing."""
+    error_percent = training.get("metrics", {}).get("height_error_percent")
+    return prior.doubt(error_percent / 100) if prior and error_percent else math.inf
 
 
 def share_cores(jobs: int, threads: int | None) -> int | None:

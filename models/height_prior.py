@@ -24,6 +24,8 @@ MEMORIES = (0.0, 0.2, 0.4, 0.6, 0.8)   # tried; the likeliest is kept
 LEAST_PATIENTS = 5                     # fewer say nothing about a covariance
 SHRINKAGE = 0.1                        # of a covariance towards its diagonal: few patients overstate it
 OUTLIER_SD = 2.5                       # a vertebra lower than this for what the others say is fractured
+NORMAL_SD = 1.2533                     # of a normal distribution, in units of its mean absolute deviation
+LEAST_DOUBT = 1e-4                     # 1 %
 ITERATIONS = 30                        # of the expectation-maximisation
 
 Heights = Mapping[int, np.ndarray]     # label -> (3,) mm: anterior, middle, posterior
@@ -68,13 +70,21 @@ class HeightPrior:
     def healthy(self, heights: Heights) -> dict[int, np.ndarray]:
         """Leave out, one after the other, the vertebra that is lowest for what the rest says."""
         kept = {label: value for label, value in heights.items() if label in self.mean}
-        while len(kept) > 2:
+        while kept:
             scores = {label: self._score(label, kept) for label in kept}
             worst = min(scores, key=scores.__getitem__)
             if scores[worst] > -OUTLIER_SD:
                 break
             del kept[worst]
         return kept
+
+    def doubt(self, error: float) -> float:
+        """Return what heights leave open beyond a vertebra's own spread: a variance of log heights.
+
+        Args:
+            error: their mean absolute relative error.
+        """
+        return max(float((NORMAL_SD * error) ** 2 - self.own.diagonal().mean()), LEAST_DOUBT)
 
     def _score(self, label: int, heights: Heights) -> float:
         """Return how many standard deviations the lowest third is above (negative: below) its prediction."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from models.agreed_height import DRAWN, WantedHeight
+from models.agreed_height import DRAWN, ImpliedHeight, WantedHeight
 from models.height_prior import HeightPrior
 from models.slice_generation import Scan
 from util.body_heights import ends_with_the_scan, third_heights
@@ -18,7 +18,7 @@ def height_chooser(scan: Scan, target: int, heights: str,
     if heights == "head" or prior is None:
         return lambda label: None
     measured = whole_heights_mm(scan, target)
-    return lambda label: implied_heights_mm(label, measured, prior)
+    return lambda label: implied_height(label, measured, prior)
 
 
 def whole_heights_mm(scan: Scan, target: int) -> dict[int, np.ndarray]:
@@ -27,15 +27,17 @@ def whole_heights_mm(scan: Scan, target: int) -> dict[int, np.ndarray]:
     return third_heights(scan.label, [other for other in present if not is_cut_off(scan, other)])
 
 
-def implied_heights_mm(label: int, heights: Mapping[int, np.ndarray],
-                       prior: HeightPrior) -> np.ndarray | None:
-    """Return the healthy heights (3,) of a vertebra that the healthy ones among the others imply, in mm.
+def implied_height(label: int, heights: Mapping[int, np.ndarray], prior: HeightPrior) -> ImpliedHeight | None:
+    """Return what the healthy ones among the other vertebrae say of a vertebra's healthy height.
 
-    None for a level that the prior does not know, and where no other vertebra can be measured.
+    Where there is none, its level speaks. None for a level that the prior does not know.
     """
     others = prior.healthy({other: height_mm for other, height_mm in heights.items() if other != label})
-    predicted = prior.predict(label, others) if others else None
-    return None if predicted is None else np.exp(predicted[0])
+    predicted = prior.predict(label, others)
+    if predicted is None:
+        return None
+    log_mm, covariance = predicted
+    return ImpliedHeight(log_mm, np.clip((covariance - prior.own).diagonal(), 0.0, None))
 
 
 def is_cut_off(scan: Scan, label: int) -> bool:

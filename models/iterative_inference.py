@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.agreed_height import DrawnGap, WantedHeight, fit_height
+from models.agreed_height import DrawnGap, HeadHeight, WantedHeight, fit_height
 from models.gap_closing import close_gap, shift_rows
 from models.height_prior import HeightPrior
 from models.implied_height import height_chooser, is_cut_off
 from models.slice_generation import PlaneFrame, PlaneModel, Scan, generate_plane, sampled_height_mm
-from util.geometry import GAP_ROWS, row_extent
+from util.geometry import row_extent
 from util.vertebrae import neighbours
 
 TINY = 1e-6  # what no plane has drawn counts as nothing
@@ -35,7 +35,7 @@ class Restoration:
     spread_mm: float                    # standard deviation of the slices' heights
     plane_heights_mm: dict[str, float]  # median of the slices' heights, per plane
     voxels: int                         # of the restored body; 0 where the generator drew none
-    agreed_mm: tuple[float, ...] = ()   # thirds, as the other vertebrae imply; () without a prior
+    agreed_mm: tuple[float, ...] = ()   # heights of the thirds; () without a prior
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,13 @@ def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel], batch
     plane_heights = {model.plane: float(frame.heights_mm.median())
                      for model, frame in zip(models, frames, strict=True)}
     height_mm = sum(plane_heights.values()) / len(plane_heights)
-    fitted = fit_height(_fused(frames), wanted)
-    gap, rows = fitted or (_fused(frames), min(max(round(height_mm), 1), GAP_ROWS))
+    doubt = sum(model.height_doubt for model in models) / len(models)
+    gap, rows, agreed_mm = fit_height(_fused(frames), wanted, HeadHeight(height_mm, doubt))
     restored = close_gap(scan, label, rows, gap)
     spread_mm = float(torch.cat([frame.heights_mm for frame in frames]).std(correction=0))
     voxels = int(np.count_nonzero(restored.label == label))
-    agreed = tuple(wanted.tolist()) if isinstance(wanted, np.ndarray) and fitted else ()
     return restored, Restoration(label, height_mm, rows, float(bottom - top), spread_mm, plane_heights,
-                                 voxels, agreed)
+                                 voxels, agreed_mm)
 
 
 def _fused(frames: Sequence[PlaneFrame]) -> DrawnGap:

@@ -1,5 +1,6 @@
 """One plane of one vertebra: every slice of its body through the generator, laid into the gap."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ class PlaneModel:
     device: torch.device
     amp: bool = False
     convention: SampleConvention = CONVENTIONS["own"]
+    height_doubt: float = math.inf  # of its height head, see `models.agreed_height.HeadHeight`
 
 
 class PlaneFrame(NamedTuple):

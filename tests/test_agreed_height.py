@@ -6,13 +6,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.agreed_height import DRAWN, DrawnGap, fit_height, measure_gap
+from models.agreed_height import (
+    DRAWN,
+    DrawnGap,
+    HeadHeight,
+    ImpliedHeight,
+    agree,
+    fit_height,
+    measure_gap,
+)
 from util.body_heights import third_heights_mm
 from util.geometry import GAP_ROWS
 
 COLUMNS, SLICES = 64, 32
 FRONT, BACK = 16, 46   # thirty columns deep
 BONE, AROUND = 0.5, -0.5
+
+
+NO_HEAD = HeadHeight(24.0)  # never validated: it has no say
+
+
+def sure(heights_mm) -> ImpliedHeight:
+    return ImpliedHeight(np.log(heights_mm), np.zeros(3))
 
 
 def drawn(probability: torch.Tensor) -> DrawnGap:
@@ -39,14 +54,15 @@ def body() -> DrawnGap:
 @given(heights=st.tuples(*[st.floats(19.0, 30.0)] * 3))
 @settings(max_examples=25, deadline=None)
 def test_thirds_get_the_wanted_heights(heights):
-    gap, rows = fit_height(body(), np.array(heights))
+    gap, rows, agreed_mm = fit_height(body(), sure(heights), NO_HEAD)
+    assert agreed_mm == pytest.approx(heights)
     assert third_heights_mm(measure_gap(gap.probability))[:3] == pytest.approx(heights, abs=0.3)
     occupied = np.flatnonzero((gap.probability > 0.5).numpy().any(axis=(1, 2)))
     assert rows == occupied[-1] + 1 - occupied[0] and occupied[0] == (GAP_ROWS - rows) // 2
 
 
 def test_equal_thirds_give_a_box_at_the_gaps_centre():
-    gap, rows = fit_height(box(2, 26), np.full(3, 30.0))
+    gap, rows, _ = fit_height(box(2, 26), sure([30.0] * 3), NO_HEAD)
     assert rows == 30
     occupied = np.flatnonzero((gap.probability > 0.5).numpy().any(axis=(1, 2)))
     assert (occupied[0], occupied[-1]) == (5, 34)  # (40 - 30) / 2
@@ -55,19 +71,30 @@ def test_equal_thirds_give_a_box_at_the_gaps_centre():
 
 
 def test_a_wedge_keeps_its_back():
-    gap, _ = fit_height(body(), np.array([16.0, 20.0, 24.0]))
+    gap, *_ = fit_height(body(), sure([16.0, 20.0, 24.0]), NO_HEAD)
     anterior, middle, posterior = third_heights_mm(measure_gap(gap.probability))[:3]
     assert (anterior, middle, posterior) == pytest.approx((16, 20, 24), abs=0.3)
 
 
 def test_as_drawn_moves_by_whole_rows_alone():
-    gap, rows = fit_height(box(3, 27), DRAWN)
-    assert rows == 24
+    gap, rows, agreed_mm = fit_height(box(3, 27), DRAWN, NO_HEAD)
+    assert rows == 24 and agreed_mm == ()
     assert torch.equal(gap.probability, box(8, 32).probability)
 
 
 def test_the_head_decides_where_nothing_is_wanted_or_drawn():
     nothing = DrawnGap(torch.zeros(GAP_ROWS, COLUMNS, SLICES), torch.zeros(GAP_ROWS, COLUMNS, SLICES))
-    assert fit_height(box(), None) is None
-    assert fit_height(nothing, np.full(3, 25.0)) is None
-    assert fit_height(nothing, DRAWN) is None
+    for gap, wanted in ((box(), None), (nothing, sure([25.0] * 3)), (nothing, DRAWN)):
+        fitted = fit_height(gap, wanted, HeadHeight(27.4))
+        assert fitted.gap is gap and fitted.rows == 27 and fitted.agreed_mm == ()
+    assert fit_height(box(), None, HeadHeight(55.0)).rows == GAP_ROWS
+
+
+def test_two_witnesses_are_weighed_by_their_doubts():
+    """The box of 24 rows, with the head's extent of 30, says 30; the other vertebrae say 20."""
+    drawn_body = measure_gap(box().probability)
+    implied = ImpliedHeight(np.log([20.0] * 3), np.full(3, 0.002))
+    assert agree(implied, drawn_body, HeadHeight(30.0)) == pytest.approx([20.0] * 3)        # never validated
+    assert agree(implied, drawn_body, HeadHeight(30.0, 0.002)) == pytest.approx([600**0.5] * 3)
+    certain = ImpliedHeight(implied.log_mm, np.zeros(3))
+    assert agree(certain, drawn_body, HeadHeight(30.0, 0.002)) == pytest.approx([20.0] * 3)

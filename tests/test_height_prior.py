@@ -83,6 +83,18 @@ def test_fractured_vertebrae_are_left_out_without_being_named(prior):
     assert set(prior.healthy(heights | {19: wedge, 20: crush})) == set(LEVELS) - {19, 20}
 
 
+def test_of_two_the_fractured_one_is_left_out_and_one_alone_is_held_against_its_level(prior):
+    biconcave = TABLE_MM[22] * np.array([0.8, 0.55, 0.75])
+    assert set(prior.healthy({22: biconcave, 23: TABLE_MM[23]})) == {23}
+    assert prior.healthy({22: biconcave}) == {}
+
+
+def test_doubt_is_what_an_error_leaves_beyond_a_vertebras_own_spread(prior):
+    own = prior.own.diagonal().mean()
+    assert prior.doubt(0.05) == pytest.approx((1.2533 * 0.05) ** 2 - own)
+    assert prior.doubt(0.01) == 1e-4  # no head is surer than the vertebra's own spread allows
+
+
 def test_a_higher_vertebra_is_no_fracture(prior):
     heights = spine(np.random.default_rng(5))
     assert 19 in prior.healthy(heights | {19: heights[19] * 1.2})
