@@ -31,7 +31,7 @@ from models.checkpoint import save_generator
 from models.generator import build_generator
 from util.errors import InputError
 
-ARGUMENTS = {"kind": "published", "ngf": 16, "attention": True}
+ARGUMENTS: dict[str, Any] = {"kind": "published", "ngf": 16, "attention": True}
 COLUMNS = 256         # the published input
 PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
 SAVE = "torch.save(generator.state_dict(), path)"
