@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = args.checkpoints_dir / args.name / BEST_GENERATOR
     import_published(args.weights, target, plane=args.plane, attention=args.attention,
                      overwrite=args.overwrite)
-    print(f"imported: {target}; next: python eval_3d_sagittal_twostage.py --checkpoint {target}")
+    print(f"imported: {target}; next: python eval_3d_sagittal_twostage.py --name {args.name} "
+          f"--checkpoints_dir {args.checkpoints_dir}")
     return 0
 
 
