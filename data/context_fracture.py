@@ -4,7 +4,7 @@ Only what surrounds the target changes, never its rows [top, bottom). Each colum
 share of its height, as in a wedge, biconcave or crush fracture (Genant 1993). Both its endplates give way, as
 they do in the straightened frame, which levels the spine beyond a wedge. What lies beyond keeps its form and
 moves towards the target by what the column that lost least has lost; the discs fill the hollows, and where
-there is no disc to do so, the body is pressed evenly. Bone gets denser. From a loss of 20 % on the neighbour
+no disc is known to do so, the body is pressed evenly. Bone gets denser. From a loss of 20 % on the neighbour
 is no longer healthy: it leaves the mask of the healthy ones, and the heatmap shows evidence there, a smooth
 spot as strong as the classifier's own.
 
@@ -68,7 +68,7 @@ class Neighbour(NamedTuple):
     found: Tensor  # bool
     near: Tensor   # rows from the target to its nearest end
     far: Tensor    # and to its other end
-    free: Tensor   # rows from there to the next body of the mask, 5 at most
+    free: Tensor   # rows from there to the next body of the mask, 5 at most; 0 where none is in sight
     first: Tensor  # column
     last: Tensor   # column after the last
     mask: Tensor   # (B, 1, R, C) uint8: both bodies
@@ -118,8 +118,7 @@ def find_neighbours(raw: RawSlices) -> Neighbour:
     column = torch.arange(body.shape[3], device=body.device)
     over = (column >= first[:, :, None]) & (column < last[:, :, None])                    # (B, 2, C)
     beyond = (occupied & over[:, :, None]).any(3) & (place[:, 0] >= furthest[:, :, None])  # (B, 2, Q)
-    following = torch.where(beyond, place[:, 0], REACH_ROWS).amin(2)
-    free = (following - furthest).clamp_max(DISC_ROWS)
+    free = (beyond.to(torch.uint8).argmax(2) - furthest).clamp_max(DISC_ROWS) * beyond.any(2)
     return Neighbour(found, nearest, furthest, free, first, last, gather_rows(chosen, _inwards(raw), 0))
 
 

@@ -25,6 +25,7 @@ def test_the_next_neighbours_are_found() -> None:
     assert found.far.tolist() == [[28, 28], [39, 39], [0, 0]]
     assert found.first[:2].tolist() == [[FRONT] * 2] * 2 and found.last[:2].tolist() == [[BACK] * 2] * 2
     assert int(found.mask[0].sum()) == 2 * 22 * 30
+    assert found.free.tolist() == [[5, 5], [0, 0], [0, 0]]  # of 7; beyond the only neighbour none is known
     assert not (found.mask & ~raw.neighbours).any()
 
 
