@@ -3,9 +3,10 @@
 Only what surrounds the target changes, never its rows [top, bottom). Each column of the neighbour loses a
 share of its height, as in a wedge, biconcave or crush fracture (Genant 1993). Both its endplates give way, as
 they do in the straightened frame, which levels the spine beyond a wedge. What lies beyond keeps its form and
-moves towards the target by what the column that lost least has lost; the discs fill the hollows. Bone gets
-denser. From a loss of 20 % on the neighbour is no longer healthy: it leaves the mask of the healthy ones, and
-the heatmap shows evidence there, a smooth spot as strong as the classifier's own.
+moves towards the target by what the column that lost least has lost; the discs fill the hollows, and where
+no disc is known to do so, the body is pressed evenly. Bone gets denser. From a loss of 20 % on the neighbour
+is no longer healthy: it leaves the mask of the healthy ones, and the heatmap shows evidence there, a smooth
+spot as strong as the classifier's own.
 
 Distances from the target are in rows: from its upper edge upwards, or from its lower edge downwards.
 """
@@ -24,7 +25,8 @@ FRACTURED_LOSS = 0.20    # Genant grade 1 begins here
 COLUMN_LOSS_LIMIT = 0.8  # what no column exceeds: bone does not vanish
 REACH_ROWS = 80          # how far the neighbours' ends may lie from the target
 TOLERANCE_ROWS = 8       # a column whose ends lie further from the medians has met another body, or a spur
-DISC_ROWS = 5            # on either side of a pressed body that take up the hollows
+DISC_ROWS = 5            # on either side of a pressed body that take up the hollows, if there are so many
+LEAST_DISC_ROWS = 2      # that can: a single row is half endplate
 MARROW = 60.3            # grey level of -40 HU, what is squeezed out of bone that is pressed
 GLOW_ROWS = 8.0          # how far evidence reaches beyond the body, as Grad-CAM++ maps do
 
@@ -66,6 +68,7 @@ class Neighbour(NamedTuple):
     found: Tensor  # bool
     near: Tensor   # rows from the target to its nearest end
     far: Tensor    # and to its other end
+    free: Tensor   # rows from there to the next body of the mask, 5 at most; 0 where none is in sight
     first: Tensor  # column
     last: Tensor   # column after the last
     mask: Tensor   # (B, 1, R, C) uint8: both bodies
@@ -112,7 +115,11 @@ def find_neighbours(raw: RawSlices) -> Neighbour:
     place = torch.arange(REACH_ROWS, device=body.device)[:, None]
     within = (place >= nearest[:, :, None, None]) & (place < furthest[:, :, None, None])
     chosen = (occupied & within).flatten(1, 2)[:, None].to(torch.uint8)                   # (B, 1, 2Q, C)
-    return Neighbour(found, nearest, furthest, first, last, gather_rows(chosen, _inwards(raw), 0))
+    column = torch.arange(body.shape[3], device=body.device)
+    over = (column >= first[:, :, None]) & (column < last[:, :, None])                    # (B, 2, C)
+    beyond = (occupied & over[:, :, None]).any(3) & (place[:, 0] >= furthest[:, :, None])  # (B, 2, Q)
+    free = (beyond.to(torch.uint8).argmax(2) - furthest).clamp_max(DISC_ROWS) * beyond.any(2)
+    return Neighbour(found, nearest, furthest, free, first, last, gather_rows(chosen, _inwards(raw), 0))
 
 
 def _is_usual(end: Tensor, there: Tensor) -> Tensor:
@@ -146,6 +153,7 @@ def column_losses(neighbour: Neighbour, fractures: ContextFractures, columns: in
     for number, profile in enumerate(PROFILES.values()):
         worst_third = profile(even).unflatten(0, (3, 20)).mean(1).amax()
         shape = torch.where(fractures.kind[:, :, None] == number, profile(along) / worst_third, shape)
+    shape = torch.where((neighbour.free >= LEAST_DISC_ROWS)[:, :, None], shape, 1.0)
     return (fractures.loss[:, :, None] * shape).clamp_max(COLUMN_LOSS_LIMIT)
 
 
@@ -153,13 +161,13 @@ def _shifts(raw: RawSlices, neighbour: Neighbour, fractures: ContextFractures, l
     """Return how many rows further down than itself each pixel's source lies, (B, R, C)."""
     row = torch.arange(raw.ct.shape[2], device=lost.device)[None, :, None] + 0.5
     above, below = raw.top[:, None, None] - row, row - raw.bottom[:, None, None]          # (B, R, 1)
-    near, height, share = (each[:, :, None] for each in (
-        neighbour.near.float(), (neighbour.far - neighbour.near).float(), fractures.near_share))
-    return (_outward_shift(below, near[:, 1], height[:, 1], share[:, 1], lost[:, 1])
-            - _outward_shift(above, near[:, 0], height[:, 0], share[:, 0], lost[:, 0]))
+    bodies = torch.stack([neighbour.near, neighbour.far - neighbour.near, neighbour.free], 2).float()
+    bodies = torch.cat([bodies, fractures.near_share[:, :, None]], 2)                     # (B, 2, 4)
+    return (_outward_shift(below, bodies[:, 1], lost[:, 1])
+            - _outward_shift(above, bodies[:, 0], lost[:, 0]))
 
 
-def _outward_shift(place: Tensor, near: Tensor, height: Tensor, share: Tensor, lost: Tensor) -> Tensor:
+def _outward_shift(place: Tensor, body: Tensor, lost: Tensor) -> Tensor:
     """Return how many rows further out than itself each place's source lies.
 
     Three stretches of source rows take new lengths: the disc that faces the target grows into the hollow, the
@@ -167,19 +175,20 @@ def _outward_shift(place: Tensor, near: Tensor, height: Tensor, share: Tensor, l
 
     Args:
         place: (B, R, 1) rows from the target.
-        near, height, share: (B, 1) of the body.
+        body: (B, 4) its near end, its height, the rows free beyond it, and the near share of the hollow.
         lost: (B, C) share of its height.
 
     Returns:
         (B, R, C); 0 up to the first disc, one number for all that lies beyond the second.
     """
+    near, height, free, share = body.split(1, 1)                                          # (B, 1) each
     rigid = lost.amin(1, keepdim=True)                       # what lies beyond rests on the highest column
     hollow = (lost - rigid) * height                                                      # (B, C)
     disc = near.clamp_max(DISC_ROWS)
-    near_hollow = torch.where(disc > 0, share * hollow, 0.0)
+    near_hollow = torch.where(disc >= LEAST_DISC_ROWS, share * hollow, 0.0)
     stretches = ((disc, disc + near_hollow),
                  (height, height * (1.0 - lost)),
-                 (torch.full_like(near, DISC_ROWS), DISC_ROWS + hollow - near_hollow))
+                 (free, free + hollow - near_hollow))
     shift, start = torch.zeros_like(place), near - disc
     for source, length in stretches:
         inside = (place - start[:, None]).clamp_min(0.0).minimum(length[:, None])         # (B, R, C)

@@ -25,6 +25,7 @@ def test_the_next_neighbours_are_found() -> None:
     assert found.far.tolist() == [[28, 28], [39, 39], [0, 0]]
     assert found.first[:2].tolist() == [[FRONT] * 2] * 2 and found.last[:2].tolist() == [[BACK] * 2] * 2
     assert int(found.mask[0].sum()) == 2 * 22 * 30
+    assert found.free.tolist() == [[5, 5], [0, 0], [0, 0]]  # of 7; beyond the only neighbour none is known
     assert not (found.mask & ~raw.neighbours).any()
 
 
@@ -68,6 +69,21 @@ def test_nothing_of_the_target_changes(above: float, below: float, kind: str, sh
         assert torch.equal(getattr(after, name)[:, :, inside], getattr(raw, name)[:, :, inside]), name
     assert torch.equal(after.body, raw.body)
     assert (after.top, after.bottom, after.distance) == (raw.top, raw.bottom, raw.distance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(loss=st.floats(0.2, 0.6), kind=st.sampled_from(list(PROFILES)), disc=st.integers(1, 8),
+       share=st.floats(0, 1))
+def test_the_second_neighbour_keeps_its_form(loss: float, kind: str, disc: int, share: float) -> None:
+    raw = boxes((6, 25), (disc, 24))
+    broken = fractures(loss, 0.0, kind, near_share=share)
+    after = press_neighbours(raw, broken)
+    above = after.neighbours[0, 0, :116, FRONT:BACK].int()
+    assert (above.sum(0) == 24).all()
+    assert (above.argmax(0) == above.argmax(0)[0]).all()  # still level
+    if disc == 1:  # nothing yields to a hollow
+        lost = column_losses(find_neighbours(raw), broken, COLUMNS)[0, 0]
+        assert torch.allclose(lost, torch.tensor(loss))
 
 
 def test_what_lies_beyond_moves_along_in_its_form() -> None:
