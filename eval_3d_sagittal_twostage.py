@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = run_stage(
         "synthesis", partial(synthesis.synthesize_case, settings, digest), cases,
         partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite)
-    print(f"predicted heights: {synthesis.write_table(args.output)}")
+    print(f"heights: {synthesis.write_table(args.output)}")
     return status
 
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from evaluation.training_results import TrainingResults
     from evaluation.validation import validate
     from models import create_model
-    from models.height_prior import fit_height_prior
+    from models.height_prior import height_prior
     from models.run_state import RunState, check_writable
     from models.schedule import Schedule, StopRequest
     from util.device import choose_device
@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     schedule = Schedule.of(options, len(slices.train))
     print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
           f"{schedule.steps} steps on {device}")
-    prior = fit_height_prior(slices.train.heights_by_patient())
-    print(prior.summary() if prior else "no height prior: it takes five patients of two healthy vertebrae")
-    run = RunState(run_folder(options), options, model, slices.train.cases, prior)
+    run = RunState(run_folder(options), options, model, slices.train.cases, height_prior(slices.train))
     if options.continue_train:
         run.check_same_run()
     if options.dry_run:

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from Attention.checkpoint import read_description
     from util.device import choose_device
-    from util.paths import heatmap_path, make_folder
+    from util.paths import heatmap_path, is_up_to_date, make_folder, straightened_ct
     from util.stage import run_stage
     from util.vertebrae import read_cohort
 
@@ -103,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "heatmaps",
         work,
         cohort.cases(),
-        lambda case: heatmap_path(out, case).is_file(),
+        lambda case: is_up_to_date([heatmap_path(out, case)],
+                                   [straightened_ct(dataroot, case), args.checkpoint]),
         jobs=args.jobs,
         overwrite=args.overwrite,
     )

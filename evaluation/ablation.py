@@ -8,6 +8,7 @@ complete, and a training that was interrupted goes on.
 """
 
 import argparse
+import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -116,7 +117,7 @@ def train(args: argparse.Namespace, place: Place, part: Part) -> Path:
     if not args.ablate_cohort.is_file():
         raise InputError(f"--ablate_cohort {args.ablate_cohort}: expected the cohort to train on, found no "
                          f"file; name it, and its folders by --ablate_dataroot and --ablate_heatmaps")
-    runs, name = place.out / "checkpoints", f"{part.slug}_{args.ablate_steps}"
+    runs, name = place.out / "checkpoints", f"{part.slug}_{args.ablate_steps}_{_recipe(args, part)}"
     weights = runs / name / "latest_generator.safetensors"
     if _is_trained(weights, args.ablate_steps) and not args.overwrite:
         print(f"\nablation: {name} is trained")
@@ -129,6 +130,13 @@ def train(args: argparse.Namespace, place: Place, part: Part) -> Path:
         *shlex.split(args.ablate_flags), *part.training,
         *(["--continue_train"] if is_begun else [])))], Path.cwd())
     return weights
+
+
+def _recipe(args: argparse.Namespace, part: Part) -> str:
+    """Return a digest of what decides a training, so that another one does not take its place."""
+    decides = (*part.training, args.ablate_flags, args.seed, args.ablate_cohort.read_text(encoding="utf-8"),
+               args.ablate_dataroot, args.ablate_heatmaps)
+    return hashlib.sha256(repr(decides).encode()).hexdigest()[:8]
 
 
 def _is_trained(weights: Path, steps: int) -> bool:

@@ -29,6 +29,7 @@ class Place:
         raw, dataroot, heatmaps: as every stage has them.
         healthy_raw, healthy: the bodies before their fractures, as masks and straightened.
         out: of the results; the generator's volumes lie there as those of any inference.
+        has_baselines: whether baselines are judged too, and not just left from an earlier run.
     """
 
     cohort: Path
@@ -38,6 +39,7 @@ class Place:
     healthy_raw: Path
     healthy: Path
     out: Path
+    has_baselines: bool
 
     def baselines(self, split: str) -> Path:
         """Return the folder of the baselines' results on a split."""
@@ -49,12 +51,12 @@ def place_of(args: Namespace) -> Place:
     if args.cohort == PHANTOM:
         root = args.root
         return Place(root / "cohort.json", root / "raw", root / "straightened", root / "heatmap",
-                     root / "healthy_raw", root / "healthy", args.out)
+                     root / "healthy_raw", root / "healthy", args.out, not args.no_baselines)
     paths = read_cohort(args.cohort).paths
     return Place(Path(args.cohort), Path(paths.get("raw", "dataset/raw")),
                  Path(paths.get("straightened", "dataset/straightened")),
                  Path(paths.get("heatmap", "Attention/heatmap")),
-                 args.out / "healthy_raw", args.out / "healthy", args.out)
+                 args.out / "healthy_raw", args.out / "healthy", args.out, not args.no_baselines)
 
 
 def command(script: str, *flags: object, args: Namespace | None = None) -> str:

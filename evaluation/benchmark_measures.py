@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation.grade_metrics import macro_f1, weighted_kappa
-from evaluation.heights import GENANT_LIMITS
+from evaluation.heights import genant_grades
 from evaluation.patient_sample import Measure, Sample, from_sums, ratio
 from util.body_heights import THIRDS
 
@@ -105,10 +105,7 @@ def is_severe(table: "pd.DataFrame") -> np.ndarray:
 
 def grades_of(losses: np.ndarray) -> np.ndarray:
     """Return the Genant grade of the worst third of losses (N, 3), (N,) float; NaN where undefined."""
-    worst = worst_third(losses)
-    low, middle, high = GENANT_LIMITS
-    grade = (worst >= low).astype(float) + (worst >= middle) + (worst > high)
-    return np.where(np.isfinite(worst), grade, np.nan)
+    return genant_grades(worst_third(losses))
 
 
 def confusion_terms(table: "pd.DataFrame") -> np.ndarray:

@@ -13,12 +13,13 @@ import numpy as np
 from evaluation import benchmark_measures as of_rows
 from evaluation.benchmark_measures import GENERATOR
 from evaluation.grade_metrics import Resampling
+from evaluation.heights import genant_grades
 from evaluation.patient_sample import Measure, Sample, with_interval
+from evaluation.uncertainty import SPECIFICITY_AIM, conformal_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPECIFICITY_AIM = 0.97     # of the calibration's threshold
 SEVERITIES = ("healthy", "below 20 %", "20-25 %", "25-40 %", "above 40 %")
 GROUPS = {"severity": "severity", "kind": "kind", "level": "level",
           "fractured_neighbours": "fractured_neighbours"}
@@ -37,8 +38,7 @@ def severity(loss: float) -> str:
     """Return the bin of the true loss of the worst third: healthy, or Genant's limits."""
     if loss < of_rows.ROUNDING:
         return SEVERITIES[0]
-    low, middle, high = of_rows.GENANT_LIMITS
-    return SEVERITIES[1 + (loss >= low) + (loss >= middle) + (loss > high)]
+    return SEVERITIES[1 + int(genant_grades(np.array(loss)))]
 
 
 def judge(table: "pd.DataFrame", resampling: Resampling = DEFAULT_RESAMPLING) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def judge(table: "pd.DataFrame", resampling: Resampling = DEFAULT_RESAMPLING) ->
 
     Args:
         table: tidy rows; those of the split `val` are judged, the healthy ones of `test` give each method its
-            threshold (`calibrated_threshold`).
+            threshold (`evaluation.uncertainty.conformal_threshold`).
         resampling: of patients, for the 95 % intervals.
     """
     judged = table[table["split"] == "val"].reset_index(drop=True)
@@ -67,22 +67,7 @@ def _threshold(table: "pd.DataFrame", method: str) -> float:
     """Return a method's threshold from the healthy calibration rows; NaN where there are too few."""
     rows = table[(table["split"] == "test") & (table["method"] == method)]
     worst = of_rows.worst_third(of_rows.columns(rows, "rhlv_{}"))[of_rows.is_healthy(rows)]
-    return calibrated_threshold(worst[np.isfinite(worst)])
-
-
-def calibrated_threshold(healthy_losses: np.ndarray) -> float:
-    """Return the loss that a new healthy vertebra stays below with a probability of at least 97 %.
-
-    The split-conformal quantile (Vovk et al. 2005): of n losses the ceil(0.97 (n + 1))-th smallest. To exceed
-    it, not to reach it, is the alarm, so the next larger number is the threshold. NaN if n is below 33.
-
-    Args:
-        healthy_losses: (n,) measured losses of the worst third, finite, of vertebrae that lost nothing.
-    """
-    rank = math.ceil(SPECIFICITY_AIM * (len(healthy_losses) + 1) - 1e-9)
-    if rank > len(healthy_losses):
-        return math.nan
-    return float(np.nextafter(np.sort(healthy_losses)[rank - 1], np.inf))
+    return conformal_threshold(worst[np.isfinite(worst)], SPECIFICITY_AIM)
 
 
 def method_report(rows: "pd.DataFrame", threshold: float, sample: Sample) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _split_rows(cohort: Cohort, place: Place, split: str,
                 losses: dict[Any, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split, the generator's before the baselines'."""
     path = place.baselines(split) / "baselines.csv"
-    baselines = _indexed(path, ["method", "case"]) if path.is_file() else {}
+    baselines = _indexed(path, ["method", "case"]) if place.has_baselines and path.is_file() else {}
     names = list(dict.fromkeys(method for method, _ in baselines))
     is_calibrated = any(np.isfinite(_values(row, "rhlv_calibrated_{}")).any() for row in losses.values())
     for case in cohort.cases(split):

@@ -14,12 +14,14 @@ import numpy as np
 from evaluation.benchmark_cohort import HELD_OUT, Place
 from evaluation.benchmark_measures import GENERATOR, ROUNDING
 from evaluation.body_overlap import overlap
-from util.body_heights import own_body
+from util.body_heights import THIRDS, own_body
 from util.errors import InputError
 from util.geometry import row_extent
-from util.paths import fake_label, read_json, straightened_label, write_json
+from util.paths import fake_label, is_up_to_date, read_json, straightened_label, write_json
 from util.vertebrae import Cohort, neighbours, split_case
 from util.volume import read_mask
+
+VALUES = ("loss_by_third", "height_before_mm", "height_after_mm")  # of a vertebra's truth, three thirds each
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,22 @@ def read_truth(raw: Path, patient: str) -> dict[int, dict[str, Any]] | None:
     if not path.is_file():
         return None
     try:
-        return {int(label): dict(one) for label, one in read_json(path)["vertebrae"].items()}
+        return {int(label): _record(one) for label, one in read_json(path)["vertebrae"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: expected 'vertebrae' with heights by label, found another form; "
                          f"write it as phantom/make_cohort.py does") from error
+
+
+def _record(one: dict[str, Any]) -> dict[str, Any]:
+    """Return what is needed of a vertebra's truth.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not there, or of another form.
+    """
+    values = {key: np.array(one[key], float) for key in VALUES}
+    if any(value.shape != (len(THIRDS),) for value in values.values()):
+        raise ValueError("not three values per vertebra")
+    return {"kind": str(one["kind"])} | values
 
 
 def truth_of(case: str, cohort: Cohort, raw: Path, measured_mm: np.ndarray) -> Truth | None:
@@ -77,8 +91,8 @@ def truth_of(case: str, cohort: Cohort, raw: Path, measured_mm: np.ndarray) -> T
         return None
     one = record[label]
     broken = {other for other, values in record.items() if max(values["loss_by_third"]) > ROUNDING}
-    return Truth(one["kind"], np.array(one["loss_by_third"]), np.array(one["height_before_mm"]),
-                 np.array(one["height_after_mm"]), _beside(label, set(record), broken))
+    return Truth(one["kind"], one["loss_by_third"], one["height_before_mm"], one["height_after_mm"],
+                 _beside(label, set(record), broken))
 
 
 def _beside(label: int, present: set[int], broken: set[int]) -> int:
@@ -93,7 +107,8 @@ def shape_record(place: Place, case: str) -> Path:
 
 def mask_folders(place: Place) -> dict[str, Path]:
     """Return the folders that hold label_fake/ with bodies on the held-out split, by method."""
-    baselines = sorted(path.parent for path in place.baselines(HELD_OUT).glob("*/label_fake"))
+    found = place.baselines(HELD_OUT).glob("*/label_fake") if place.has_baselines else ()
+    baselines = sorted(path.parent for path in found)
     return {GENERATOR: place.out} | {path.name: path for path in baselines}
 
 
@@ -128,5 +143,4 @@ def is_compared(place: Place, case: str) -> bool:
     record = shape_record(place, case)
     sources = [fake_label(folder, case) for folder in mask_folders(place).values()]
     sources += [straightened_label(place.healthy, case), straightened_label(place.dataroot, case)]
-    made = record.stat().st_mtime if record.is_file() else 0.0
-    return made > 0.0 and all(source.stat().st_mtime <= made for source in sources if source.is_file())
+    return is_up_to_date([record], sources)

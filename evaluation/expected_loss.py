@@ -10,6 +10,9 @@ that. With r the residual of a healthy vertebra (`evaluation.uncertainty`),
 so each conceivable loss of the three thirds makes a residual; it is the likelier, the more usual that
 residual is, and the more frequent that loss. The expected loss is the mean over all of them.
 
+The shapes are the phantom's (`phantom.vertebra`): wedge, biconcave, crush and mixtures. On phantoms it is
+therefore judged by the very law that its prior is made of, which flatters it.
+
 It is no measurement: where a loss is small, it is mostly what is known of other vertebrae. RHLV stays as
 defined, and this stands beside it.
 """
@@ -18,14 +21,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.heights import GENANT_LIMITS
+from evaluation.heights import GENANT_LIMITS, genant_grades
 from evaluation.uncertainty import Calibration
 from util.body_heights import THIRDS
 from util.vertebrae import Cohort
 
 PATTERNS = 200                         # shapes of fractures that are drawn
 LOSSES = np.linspace(0.01, 0.70, 70)   # of the third that loses most, evenly likely
-DEFAULT_PREVALENCE = 0.2               # of fractures, as in VerSe'19, where no grades say it
+USUAL_PREVALENCE = 0.2                 # of fractures, as in VerSe'19
+PRIOR_VERTEBRAE = 50
+MOST_LOSS = 0.99                       # of a measurement: a third that is gone has no logarithm
 COVARIANCE_SHRINKAGE = 0.1             # towards the diagonal: few healthy vertebrae overstate correlations
 
 
@@ -64,9 +69,14 @@ def loss_prior(prevalence: float, seed: int = 0) -> LossPrior:
 
 
 def prevalence(cohort: Cohort) -> float:
-    """Return the share of fractured vertebrae among those graded outside the hold-out."""
+    """Return the share of fractured vertebrae among those graded outside the hold-out.
+
+    A usual share counts beside them like PRIOR_VERTEBRAE more, so that a cohort without a fracture does not
+    rule fractures out.
+    """
     grades = [grade for split, cases in cohort.splits.items() if split != "val" for grade in cases.values()]
-    return float(np.mean([grade > 0 for grade in grades])) if grades else DEFAULT_PREVALENCE
+    fractured = sum(grade > 0 for grade in grades)
+    return (fractured + USUAL_PREVALENCE * PRIOR_VERTEBRAE) / (len(grades) + PRIOR_VERTEBRAE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +110,10 @@ def believe(rhlv: np.ndarray, scale: float, calibration: Calibration, prior: Los
     covariance = np.cov(calibration.scores[:, :thirds].T)
     covariance = ((1 - COVARIANCE_SHRINKAGE) * covariance
                   + COVARIANCE_SHRINKAGE * np.diag(covariance.diagonal())) * scale**2
-    residual = np.log1p(-prior.losses) - np.log1p(-rhlv[:thirds]) - calibration.centre[:thirds]      # (K, 3)
+    measured = np.log1p(-np.minimum(rhlv[:thirds], MOST_LOSS))
+    residual = np.log1p(-prior.losses) - measured - calibration.centre[:thirds]          # (K, 3)
     distance = np.einsum("ki,ij,kj->k", residual, np.linalg.inv(covariance), residual)
     weight = prior.frequency * np.exp(-0.5 * (distance - distance.min()))
     weight /= weight.sum()
-    worst = prior.losses.max(axis=1)
-    mild, moderate, severe = GENANT_LIMITS
-    reached = np.stack([worst >= mild, worst >= moderate, worst > severe])
+    reached = genant_grades(prior.losses.max(axis=1)) >= np.arange(1, len(GENANT_LIMITS) + 1)[:, None]
     return LossBelief(weight @ prior.losses, reached @ weight)

@@ -34,6 +34,7 @@ from util.paths import (
     atomic_path,
     fake_ct,
     fake_label,
+    is_up_to_date,
     make_folder,
     read_json,
     straightened_ct,
@@ -141,8 +142,7 @@ def is_complete(case: str, dataroot: Path, output: Path) -> bool:
     sources = (straightened_ct(dataroot, case), straightened_label(dataroot, case), fake_ct(output, case),
                fake_label(output, case))
     record = record_path(output, case)
-    return all(path.is_file() for path in (record, *sources)) and (
-        record.stat().st_mtime >= max(source.stat().st_mtime for source in sources))
+    return all(source.is_file() for source in sources) and is_up_to_date([record], sources)
 
 
 def healthy_cases(cohort: Cohort, split: str, max_grade: int) -> list[str]:

@@ -93,13 +93,17 @@ def central_profiles_mm(original: BodyHeights, synthetic: BodyHeights) -> tuple[
             np.array([_relative_heights(synthetic, index, PROFILE_POSITIONS) for index in central]))
 
 
+def genant_grades(loss: np.ndarray) -> np.ndarray:
+    """Return the Genant grade 0-3 of losses of the worst third, elementwise, float; NaN where undefined."""
+    low, middle, high = GENANT_LIMITS
+    grade = (loss >= low).astype(float) + (loss >= middle) + (loss > high)
+    return np.where(np.isfinite(loss), grade, np.nan)
+
+
 def genant_grade(rhlv: np.ndarray) -> int | None:
     """Return the Genant grade 0-3 of the largest loss among the thirds (3,); None where one is undefined."""
-    if not np.isfinite(rhlv[:3]).all():
-        return None
-    low, middle, high = GENANT_LIMITS
-    loss = float(np.max(rhlv[:3]))
-    return int(loss >= low) + int(loss >= middle) + int(loss > high)
+    grade = float(genant_grades(np.max(rhlv[:3])))
+    return None if np.isnan(grade) else int(grade)
 
 
 def fracture_kind(rhlv: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from evaluation.expected_loss import LossBelief, LossPrior, believe
 from evaluation.rhlv_records import MeasuredCase
 from evaluation.uncertainty import (
+    SPECIFICITY_AIM,
     Calibration,
     LossUncertainty,
     Origin,
@@ -19,7 +20,7 @@ from evaluation.uncertainty import (
 from util.errors import InputError
 from util.vertebrae import Cohort
 
-CALIBRATION_SPLIT = "test"  # seen by no training step, and not the hold-out
+CALIBRATION_SPLIT = "test"  # not the hold-out, and no step learns from it; but it chooses the best weights
 
 
 def choose_calibration(choice: str, level: float, cohort: Cohort,
@@ -40,11 +41,20 @@ def choose_calibration(choice: str, level: float, cohort: Cohort,
     calibration = fit_on_healthy(level, cohort, measured) if choice == "auto" else _read_fitting(
         Path(choice), level, measured)
     if calibration:
-        origin = calibration.origin
-        print(f"calibration: {100 * level:g} % intervals from {len(origin.cases)} healthy vertebrae of "
-              f"{origin.patients} patients ({origin.cohort}), "
-              f"{'of one width' if calibration.scale.is_constant else 'wider where the synthesis disagrees'}")
+        print(_summary(calibration))
     return calibration
+
+
+def _summary(calibration: Calibration) -> str:
+    """Return what a calibration is made from and what it says, in one line."""
+    origin, threshold = calibration.origin, calibration.threshold(SPECIFICITY_AIM)
+    parts = [f"{100 * calibration.level:g} % intervals from {len(origin.cases)} healthy vertebrae of "
+             f"{origin.patients} patients ({origin.cohort})",
+             "of one width" if calibration.scale.is_constant else "wider where the synthesis disagrees"]
+    if np.isfinite(threshold):
+        parts.append(f"{100 * SPECIFICITY_AIM:g} % of healthy ones seem to lose less than "
+                     f"{100 * threshold:.1f} % in the worst third")
+    return f"calibration: {', '.join(parts)}"
 
 
 def fit_on_healthy(level: float, cohort: Cohort, measured: Sequence[MeasuredCase]) -> Calibration | None:

@@ -16,10 +16,13 @@ interval of 90 % covers at least 90 % of new vertebrae like those it was calibra
 by a scale that grows where the synthesis disagrees with itself (normalised conformal prediction, Papadopoulos
 et al. 2002; Lei et al. 2018), if that foretells their size out of fold.
 
-What this leaves open. Vertebrae of one patient resemble each other, so coverage varies more between small
-calibration cohorts than their number of vertebrae suggests. And 'healthy' means a loss of 0 here, as in a
-phantom; in real cohorts grade 0 may hide up to 20 % of loss. Such losses are taken for residuals: intervals
-are then wider than need be, and the calibrated loss is too low by the median loss of the healthy vertebrae.
+What this leaves open. The guarantee is for a constant scale; a varying one is judged out of fold on the
+calibration vertebrae, but fitted on all of them for a new one. Where the split `test` also chose the best
+weights, its residuals are a little smaller than new ones. Vertebrae of one patient resemble each other, so
+coverage varies more between small calibration cohorts than their number of vertebrae suggests. And 'healthy'
+means a loss of 0 here, as in a phantom; in real cohorts grade 0 may hide up to 20 % of loss. Such losses are
+taken for residuals: intervals are then wider than need be, and the calibrated loss is too low by the median
+loss of the healthy vertebrae.
 """
 
 import math
@@ -29,13 +32,14 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.heights import GENANT_LIMITS
+from evaluation.heights import GENANT_LIMITS, genant_grades
 from evaluation.uncertainty_scale import Scale, fit_scale
 from util.body_heights import THIRDS
 from util.errors import InputError
 from util.paths import read_json, write_json
 
 LEAST_VERTEBRAE = 20  # an interval of 90 % has finite limits from 19 on, its limits then being the extremes
+SPECIFICITY_AIM = 0.97  # of the threshold that a calibration gives
 ROUNDING = 1e-9       # 20 * 0.05 is to be 1
 DECIMALS = 6          # of residuals in files
 
@@ -133,9 +137,8 @@ class Calibration:
             return np.full(len(GENANT_LIMITS), np.nan)
         residuals = (self.centre + self.scale.of(disagreement) * self.scores)[:, :3]
         worst = np.max(1.0 - (1.0 - rhlv[:3]) * np.exp(residuals), axis=1)
-        mild, moderate, severe = GENANT_LIMITS
-        counts = [np.sum(worst >= mild), np.sum(worst >= moderate), np.sum(worst > severe)]
-        return (np.array(counts) + 0.5) / (len(worst) + 1)
+        reached = genant_grades(worst) >= np.arange(1, len(GENANT_LIMITS) + 1)[:, None]
+        return (reached.sum(axis=1) + 0.5) / (len(worst) + 1)
 
     def judge(self, rhlv: np.ndarray, disagreement: np.ndarray) -> LossUncertainty:
         """Return all that follows for a vertebra; arguments as of `interval`."""
@@ -144,15 +147,12 @@ class Calibration:
                                self.level)
 
     def threshold(self, specificity: float) -> float:
-        """Return the loss above which a vertebra is called fractured, by its largest calibrated third.
+        """Return the loss of the worst third from which a vertebra is called fractured.
 
         Args:
-            specificity: share 0..1 of healthy vertebrae that must stay below it, new ones included
-                (conformal: the smallest healthy loss that does it); infinite where there are too few.
+            specificity: share 0..1 of healthy vertebrae that must stay below it, new ones included.
         """
-        worst = np.max(self.corrected(-np.expm1(-self.residuals))[:, :3], axis=1)
-        rank = max(math.ceil((len(worst) + 1) * specificity - ROUNDING), 1)
-        return float(_ranked(np.sort(worst), rank))
+        return conformal_threshold(-np.expm1(-self.residuals[:, :3]).max(axis=1), specificity)
 
     def save(self, path: Path) -> None:
         """Write the calibration as JSON."""
@@ -162,7 +162,9 @@ class Calibration:
         """Return what the file holds; the residuals are the calibration, the rest says what they are."""
         return {"level": self.level, "cohort": self.origin.cohort, "recipe": self.origin.recipe,
                 "vertebrae": len(self.residuals), "patients": self.origin.patients,
-                "parts": [*THIRDS, "overall"], "median_residual": self.centre.round(DECIMALS).tolist(),
+                "threshold": None if math.isnan(limit := self.threshold(SPECIFICITY_AIM)) else limit,
+                "specificity": SPECIFICITY_AIM, "parts": [*THIRDS, "overall"],
+                "median_residual": self.centre.round(DECIMALS).tolist(),
                 "scale": self.scale.content(), "cases": list(self.origin.cases),
                 "residuals": self.residuals.tolist(), "scales": self.scales.tolist()}
 
@@ -223,6 +225,23 @@ def conformal_limits(scores: np.ndarray, level: float) -> tuple[np.ndarray, np.n
     ordered, tail = np.sort(scores, axis=0), (len(scores) + 1) * (1.0 - level) / 2.0
     low = math.floor(tail + ROUNDING)
     return -_ranked(-ordered[::-1], len(scores) + 1 - low), _ranked(ordered, len(scores) + 1 - low)
+
+
+def conformal_threshold(healthy_losses: np.ndarray, specificity: float) -> float:
+    """Return the loss that a new healthy vertebra stays below with a probability of at least `specificity`.
+
+    The split-conformal quantile (Vovk et al. 2005): of n losses the ceil(specificity (n + 1))-th smallest. To
+    exceed it, not to reach it, is the alarm, so the next larger number is the threshold. NaN if n is too
+    small, below 33 for 97 %.
+
+    Args:
+        healthy_losses: (n,) measured losses of the worst third, finite, of vertebrae that lost nothing.
+        specificity: 0..1.
+    """
+    rank = math.ceil(specificity * (len(healthy_losses) + 1) - ROUNDING)
+    if rank > len(healthy_losses):
+        return math.nan
+    return float(np.nextafter(np.sort(healthy_losses)[max(rank, 1) - 1], np.inf))
 
 
 def _ranked(ordered: np.ndarray, rank: int) -> np.ndarray:

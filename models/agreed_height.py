@@ -71,16 +71,16 @@ class DrawnGap(NamedTuple):
 def fit_height(gap: DrawnGap, wanted: WantedHeight, head: HeadHeight) -> Fitted:
     """Give a drawn body its height; the heads decide where they are to, or no body was drawn."""
     by_head = Fitted(gap, min(max(round(head.extent_mm), 1), GAP_ROWS), ())
-    try:
-        body = measure_gap(gap.probability)
-    except UndefinedHeightError:
-        return by_head
     if wanted is None:
         return by_head
-    if isinstance(wanted, str):
-        return Fitted(*centred(gap), ())
-    heights_mm = agree(wanted, body, head)
-    return Fitted(*centred(stretch_to(gap, body, heights_mm)), tuple(heights_mm.tolist()))
+    try:
+        body = measure_gap(gap.probability)
+        if isinstance(wanted, str):
+            return Fitted(*centred(gap), ())
+        heights_mm = agree(wanted, body, head)
+        return Fitted(*centred(stretch_to(gap, body, heights_mm)), tuple(heights_mm.tolist()))
+    except UndefinedHeightError:
+        return by_head
 
 
 def agree(implied: ImpliedHeight, body: BodyHeights, head: HeadHeight) -> np.ndarray:
@@ -97,10 +97,13 @@ def measure_gap(probability: Tensor) -> BodyHeights:
     """Measure the body drawn in a gap (G, C, Z), whether or not it fills it.
 
     Raises:
-        UndefinedHeightError: no body was drawn, or too thin a one.
+        UndefinedHeightError: no body was drawn, or too thin a one, or a third of it is missing.
     """
     mask = (probability > 0.5).numpy()
-    return measure_body(np.pad(own_body(mask.astype(np.uint8), 1), ((1, 1), (0, 0), (0, 0))))
+    body = measure_body(np.pad(own_body(mask.astype(np.uint8), 1), ((1, 1), (0, 0), (0, 0))))
+    if not (third_heights_mm(body) > 0).all():  # so not where one is NaN either
+        raise UndefinedHeightError("lacks a third")
+    return body
 
 
 def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> DrawnGap:
@@ -110,12 +113,17 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
         gap: as drawn.
         body: as `measure_gap` measures it.
         heights_mm: (3,) wanted of the anterior, middle and posterior third.
+
+    Raises:
+        UndefinedHeightError: the body was drawn far too high or too low, so nothing worth stretching.
     """
     middle = sum(body.rows) / 2 - 1                    # one row was padded
     measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
     best, least_mm = gap, np.inf
     for _ in range(ROUNDS):  # whole rows are measured, so that a round may overshoot: the best one is kept
-        factor = np.clip(factor * heights_mm / measured_mm, *FACTOR_LIMITS)
+        factor = factor * heights_mm / measured_mm
+        if factor.min() < FACTOR_LIMITS[0] or factor.max() > FACTOR_LIMITS[1]:
+            raise UndefinedHeightError("would have to be stretched too far")
         stretched = _stretch(gap, middle, _column_factors(body, factor))
         measured_mm = third_heights_mm(measure_gap(stretched.probability))[:len(THIRDS)]
         error_mm = float(np.abs(measured_mm - heights_mm).max())

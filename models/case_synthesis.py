@@ -13,7 +13,17 @@ import numpy as np
 
 from util.body_heights import THIRDS
 from util.errors import InputError
-from util.paths import atomic_path, fake_ct, fake_label, read_json, write_json
+from util.paths import (
+    atomic_path,
+    fake_ct,
+    fake_label,
+    heatmap_path,
+    is_up_to_date,
+    read_json,
+    straightened_ct,
+    straightened_label,
+    write_json,
+)
 from util.vertebrae import ANATOMICAL_ORDER, label_name, split_case
 from util.volume import STRAIGHTENED_SHAPE, Volume, pad_columns, write_volume
 
@@ -119,7 +129,10 @@ def check_models(settings: SynthesisSettings, jobs: int) -> None:
     Raises:
         InputError: as `load_models`.
     """
-    load_models(settings.checkpoints, settings.device if jobs == 1 else "cpu", settings.amp)
+    models = load_models(settings.checkpoints, settings.device if jobs == 1 else "cpu", settings.amp)
+    if settings.heights == "agreed" and models.prior is None:
+        print("heights: as the height heads predict, since no checkpoint holds a height prior; train on five "
+              "patients or more with this version to get one")
 
 
 def synthesize_case(settings: SynthesisSettings, digest: str, case: str) -> str | None:
@@ -184,10 +197,12 @@ def record_path(output: Path, case: str) -> Path:
 
 
 def is_complete(settings: SynthesisSettings, digest: str, case: str) -> bool:
-    """Tell whether a case was made by the same weights and method."""
+    """Tell whether a case was made by the same weights and method, and from what its files hold now."""
     record = record_path(settings.output, case)
-    volumes = fake_ct(settings.output, case), fake_label(settings.output, case)
-    if not all(path.is_file() for path in (*volumes, record)):
+    sources = (straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case),
+               heatmap_path(settings.heatmaps, case))
+    made = fake_ct(settings.output, case), fake_label(settings.output, case), record
+    if not is_up_to_date(made, sources):
         return False
     try:
         return read_json(record).get("recipe") == digest
@@ -199,10 +214,10 @@ def write_table(output: Path) -> Path:
     """Write `synthesis.csv`: one row per case that has a record, by name.
 
     Columns: case; then vertebra, predicted height, its standard deviation over slices, the height of the
-    extent before, each plane's height, and the heights of the thirds that the other vertebrae imply, all in
-    mm, for the target and (prefixes `upper_`, `lower_`) for the neighbours' passes. What was not made or not
-    agreed upon leaves its cells empty. Last, `direct_height_mm`: the
-    target's height as predicted before the neighbours were restored.
+    extent before, each plane's height, and the heights of the thirds that were agreed on, all in mm, for the
+    target and (prefixes `upper_`, `lower_`) for the neighbours' passes. What was not made or not agreed upon
+    leaves its cells empty. Last, `direct_height_mm`: the target's height as predicted before the neighbours
+    were restored.
     """
     import csv
 

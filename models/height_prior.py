@@ -13,12 +13,15 @@ what the others say are taken for fractured and left out, whether anybody has gr
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from util.body_heights import THIRDS
-from util.vertebrae import ANATOMICAL_ORDER
+from util.vertebrae import ANATOMICAL_ORDER, OPTIONAL_LABELS
+
+if TYPE_CHECKING:
+    from data.slice_cache import SliceStore
 
 MEMORIES = (0.0, 0.2, 0.4, 0.6, 0.8)   # tried; the likeliest is kept
 LEAST_PATIENTS = 5                     # fewer say nothing about a covariance
@@ -117,8 +120,14 @@ class HeightPrior:
 
 
 def _distances(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-    """Return how many levels apart vertebrae are, (rows, columns); T13 and L6 count as half a level on."""
-    places = {label: float(place) for place, label in enumerate(ANATOMICAL_ORDER)}
+    """Return how many levels apart vertebrae are, (rows, columns).
+
+    T13 and L6 lie half a level below the vertebra above: T12 and L1 are one level apart, with T13 or without.
+    """
+    common = [label for label in ANATOMICAL_ORDER if label not in OPTIONAL_LABELS]
+    places = {label: float(place) for place, label in enumerate(common)}
+    places |= {label: places[ANATOMICAL_ORDER[ANATOMICAL_ORDER.index(label) - 1]] + 0.5
+               for label in OPTIONAL_LABELS}
     first, second = (np.array([places[label] for label in labels]) for labels in (rows, columns))
     return np.abs(first[:, None] - second[None])
 
@@ -140,6 +149,14 @@ def fit_height_prior(patients: Collection[Heights]) -> HeightPrior | None:
                  for heights in useful]
     fits = [_fit_covariances(residuals, mean, memory) for memory in MEMORIES]
     return max(fits, key=lambda fit: _log_likelihood(fit, residuals))
+
+
+def height_prior(store: "SliceStore") -> HeightPrior | None:
+    """Fit the process to the vertebrae that are learned from, and say how well it predicts."""
+    prior = fit_height_prior(store.heights_by_patient())
+    print(prior.summary() if prior else
+          f"no height prior: it takes {LEAST_PATIENTS} patients of two healthy vertebrae or more")
+    return prior
 
 
 def level_means(patients: Collection[Heights]) -> dict[int, np.ndarray]:

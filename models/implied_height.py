@@ -1,4 +1,4 @@
-"""Which height a vertebra is restored to: as the scan's other vertebrae imply, as predicted, or as drawn."""
+"""Which height a vertebra is restored to: as agreed upon, as predicted, or as drawn."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,10 +1,10 @@
 """Iterative synthesis: the neighbours are restored first, then the target from their result.
 
 A pass takes one vertebra out of the scan, lets the generator draw a healthy one in each of its slices, and
-closes the gap to the predicted height. CT, labels and heatmap move with every pass by the same row map.
-One height serves the whole vertebra. It is `agreed`, where what was drawn is stretched to the heights that
-the other vertebrae of the scan imply (`models.height_prior`); or the `head`'s, the median of the slices'
-predicted heights averaged over the planes; or that of the body as it was `drawn`.
+closes the gap to its height. CT, labels and heatmap move with every pass by the same row map. One height
+serves the whole vertebra. It is `agreed`, where what was drawn is stretched to the heights that the other
+vertebrae of the scan and the height heads agree upon (`models.agreed_height`); or the `head`'s, the median of
+the slices' predicted heights averaged over the planes; or that of the body as it was `drawn`.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,7 +26,7 @@ TINY = 1e-6  # what no plane has drawn counts as nothing
 
 @dataclass(frozen=True)
 class Restoration:
-    """One pass: a vertebra and its predicted height."""
+    """One pass: a vertebra and its heights."""
 
     label: int
     height_mm: float                    # predicted by the networks: mean of the planes' heights

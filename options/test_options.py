@@ -33,8 +33,8 @@ class TestOptions(BaseOptions):
         add("--iterative", choices=("adjacent", "fractured", "none"), default="adjacent",
             help="which neighbours are restored before the target: both, those graded above 0, or none")
         add("--heights", choices=("agreed", "head", "drawn"), default="agreed",
-            help="height of a restored body: as the scan's other vertebrae imply, by the checkpoint's "
-            "height prior; as the height head predicts; or as the body was drawn")
+            help="height of a restored body: as the scan's other vertebrae (by the checkpoint's height "
+            "prior) and the height heads agree; as the heads predict; or as the body was drawn")
         add("--batch_slices", type=whole_number(1), default=16, help="slices that a network takes at once")
         add("--overwrite", action="store_true", help="redo what is already complete")
 

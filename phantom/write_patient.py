@@ -16,7 +16,7 @@ from phantom.scanner import Scan, draw_noise, draw_scan, lay_grid, to_integer
 from phantom.stack import Spine, centre_of, curve_points
 from phantom.vertebra import Vertebra
 from util.errors import InputError
-from util.paths import atomic_path, raw_ct, raw_mask, read_json, write_json
+from util.paths import atomic_path, raw_centroids, raw_ct, raw_mask, read_json, write_json
 from util.vertebrae import label_name
 from util.volume import Volume, write_volume
 
@@ -62,7 +62,11 @@ def scan_spine(patient: Patient, spine: Spine) -> tuple[np.ndarray, np.ndarray, 
 
 
 def write_patient(root: str | Path, patient: Patient) -> None:
-    """Scan the spine before and after its fractures and write every file; the CT comes last."""
+    """Scan the spine before and after its fractures and write every file; the CT comes last.
+
+    Centres that were found in an earlier scan of that name are taken away.
+    """
+    raw_centroids(root, patient.name).unlink(missing_ok=True)
     truth = truth_folder(root, patient.name)
     with ThreadPoolExecutor(2) as pool:
         healthy, now = pool.map(lambda spine: scan_spine(patient, spine),

@@ -13,6 +13,7 @@ from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, S
 from util.errors import InputError
 from util.paths import (
     geometry_path,
+    is_up_to_date,
     raw_centroids,
     raw_ct,
     raw_mask,
@@ -106,17 +107,20 @@ def cohort_labels(cohort: str | Path | None) -> dict[str, set[int]] | None:
 
 
 def is_complete(request: Request, patient: str) -> bool:
-    """Tell whether everything asked for of a patient is written."""
+    """Tell whether everything asked for of a patient is written, and none of it older than the scan."""
     centroids = raw_centroids(request.raw, patient)
-    if not centroids.is_file() or not geometry_path(request.out, patient).is_file():
+    if not centroids.is_file():
         return False
     try:
         located = {entry.get("label") for entry in read_json(centroids)}
     except (InputError, AttributeError, TypeError):
         return False  # the work itself says what is wrong
     cases = [case_name(patient, label) for label in request.chosen(patient, located & set(LABELS))]
-    return all(straightened_label(request.out, case).is_file()
-               and (request.labels_only or straightened_ct(request.out, case).is_file()) for case in cases)
+    made = [straightened_label(request.out, case) for case in cases]
+    made += [] if request.labels_only else [straightened_ct(request.out, case) for case in cases]
+    sources = [centroids, raw_mask(request.raw, patient)]
+    sources += [] if request.labels_only else [raw_ct(request.raw, patient)]
+    return is_up_to_date([*made, geometry_path(request.out, patient)], sources)
 
 
 def straighten_patient(request: Request, patient: str) -> str | None:

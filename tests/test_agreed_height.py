@@ -90,6 +90,14 @@ def test_the_head_decides_where_nothing_is_wanted_or_drawn():
     assert fit_height(box(), None, HeadHeight(55.0)).rows == GAP_ROWS
 
 
+def test_what_was_hardly_drawn_is_left_to_the_head():
+    bridge = box().probability.clone()
+    bridge[:19, FRONT + 10:BACK - 10] = 0.0                        # a middle third of 2 rows
+    bridge[21:, FRONT + 10:BACK - 10] = 0.0
+    for gap in (drawn(bridge), box(19, 21)):
+        assert fit_height(gap, sure([24.0] * 3), HeadHeight(25.0)).agreed_mm == ()
+
+
 def test_two_witnesses_are_weighed_by_their_doubts():
     """The box of 24 rows, with the head's extent of 30, says 30; the other vertebrae say 20."""
     drawn_body = measure_gap(box().probability)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from evaluation.benchmark_measures import measures
-from evaluation.benchmark_metrics import calibrated_threshold, judge, severity
+from evaluation.benchmark_metrics import judge, severity
 from evaluation.body_overlap import overlap
 from evaluation.grade_metrics import Resampling
 from evaluation.metrics import bootstrap_patients
 from evaluation.patient_sample import Sample, with_interval
+from evaluation.uncertainty import conformal_threshold
 from util.body_heights import THIRDS
 
 FEW = Resampling(draws=40, seed=3)
@@ -102,9 +103,9 @@ def test_sensitivity_and_specificity_by_hand():
 
 def test_the_calibrated_threshold_is_the_conformal_quantile():
     losses = np.arange(99) / 1000                       # ceil(0.97 * 100) = 97th smallest: 0.096
-    assert calibrated_threshold(losses) == pytest.approx(0.096)
-    assert calibrated_threshold(losses) > 0.096         # to reach the quantile raises no alarm yet
-    assert math.isnan(calibrated_threshold(losses[:31]))
+    assert conformal_threshold(losses, 0.97) == pytest.approx(0.096)
+    assert conformal_threshold(losses, 0.97) > 0.096         # to reach the quantile raises no alarm yet
+    assert math.isnan(conformal_threshold(losses[:31], 0.97))
     calibration = [row(f"c{number}", 1, 0.0, loss, split="test") for number, loss in enumerate(losses)]
     calibration.append(row("c", 2, 0.5, 0.5, split="test"))  # a fracture does not calibrate
     found = report([row("a", 1, 0.3, 0.097), row("b", 1, 0.3, 0.05), row("b", 2, 0.0, 0.096), *calibration])

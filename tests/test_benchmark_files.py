@@ -44,7 +44,7 @@ def place(tmp_path_factory) -> course.Place:
     """Six vertebrae of three patients, one without a truth; restored heights are right but for one."""
     root = tmp_path_factory.mktemp("boxes")
     here = course.Place(*(root / name for name in ("cohort.json", "raw", "straightened", "heatmap",
-                                                   "healthy_raw", "healthy", "out")))
+                                                   "healthy_raw", "healthy", "out")), True)
     for patient, bodies in PATIENTS.items():
         for label, (before, loss) in bodies.items():
             case = f"{patient}_{label}"

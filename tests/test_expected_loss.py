@@ -89,5 +89,16 @@ def test_undefined_stays_undefined(healthy, prior):
 def test_prevalence_never_reads_the_hold_out(tmp_path):
     cohort = Cohort(tmp_path / "c.json", {"train": {"a_20": 0, "a_21": 2}, "test": {"b_20": 0, "b_21": 0},
                                           "val": {"c_20": 3}})
-    assert prevalence(cohort) == 0.25
+    assert prevalence(cohort) == pytest.approx((1 + 10) / (4 + 50))
     assert prevalence(Cohort(tmp_path / "c.json", {"val": {"c_20": 3}})) == 0.2
+
+
+def test_no_fracture_among_few_grades_rules_none_out(healthy, tmp_path):
+    cohort = Cohort(tmp_path / "c.json", {"test": {f"a_{label}": 0 for label in range(15, 25)}})
+    belief = explain([0.50, 0.35, 0.05], healthy, loss_prior(prevalence(cohort)))
+    assert belief.expected[0] == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_third_that_is_gone_is_the_largest_loss(healthy, prior):
+    belief = explain([1.0, 0.8, 0.6], healthy, prior)
+    assert belief.expected[0] > 0.6 and belief.grade_probabilities[2] > 0.99

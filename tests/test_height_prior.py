@@ -69,6 +69,15 @@ def test_prediction_is_better_than_the_level_alone_and_its_spread_is_honest(prio
     assert np.std(errors) < 0.04  # the level alone: 0.067
 
 
+def test_what_two_vertebrae_share_falls_with_their_distance_across_the_optional_ones():
+    mean = {label: np.log([25.0] * 3) for label in (18, 19, 20, 21, 28)}
+    chain = HeightPrior(mean, np.zeros((3, 3)), np.eye(3), 0.5)
+    def shares(first, second):
+        return chain._covariance([first], [second])[0, 0]
+    assert shares(19, 20) == shares(18, 19) == shares(20, 21) == 0.5   # T12 and L1 are adjacent
+    assert shares(19, 28) == shares(28, 20) == pytest.approx(0.5**0.5)
+
+
 def test_the_target_itself_is_never_used(prior):
     heights = spine(np.random.default_rng(3))
     crushed = heights | {20: heights[20] / 2}

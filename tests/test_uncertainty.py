@@ -123,11 +123,9 @@ def test_an_undefined_loss_stays_undefined():
 def test_the_threshold_gives_the_specificity_counted_by_hand():
     residuals = np.repeat(-np.log1p(-np.arange(-10, 10) / 100.0)[:, None], 4, axis=1)  # losses -10 % to 9 %
     calibration = calibrated_on(residuals)
-    centre = float(calibration.centre[0])
-    largest = 1.0 - np.exp(-(residuals[:, 0] - centre))
-    assert calibration.threshold(20 / 21) == pytest.approx(largest.max(), abs=1e-5)
-    assert calibration.threshold(0.5) == pytest.approx(np.sort(largest)[10], abs=1e-5)   # ceil(21 / 2) = 11th
-    assert calibration.threshold(0.97) == np.inf
+    assert calibration.threshold(20 / 21) == pytest.approx(0.09, abs=1e-5)
+    assert calibration.threshold(0.5) == pytest.approx(0.0, abs=1e-5)   # ceil(21 / 2) = 11th of -10 % to 9 %
+    assert np.isnan(calibration.threshold(0.97))
 
 
 def test_disagreement_widens_where_it_foretells_the_error():

@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ def fake_ct(root: str | Path, case: str) -> Path:
 def fake_label(root: str | Path, case: str) -> Path:
     """Vertebral bodies of the synthesized CT."""
     return Path(root) / "label_fake" / f"{case}.nii.gz"
+
+
+def is_up_to_date(made: Iterable[Path], sources: Iterable[Path]) -> bool:
+    """Tell whether all that was made is there, and none of it older than any source that is there."""
+    made = list(made)
+    if not all(path.is_file() for path in made):
+        return False
+    oldest = min(path.stat().st_mtime for path in made)
+    return all(source.stat().st_mtime <= oldest for source in sources if source.is_file())
 
 
 def make_folder(path: str | Path) -> Path:
