@@ -1,8 +1,5 @@
 """Iterative inference on boxes: with a generator that draws a known box, every voxel can be counted."""
 
-from dataclasses import replace
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
@@ -11,51 +8,21 @@ from hypothesis import strategies as st
 
 from data.slice_input import SliceInput
 from models.gap_closing import shift_rows, solid_body
-from models.height_prior import HeightPrior
 from models.implied_height import is_cut_off
 from models.iterative_inference import restorable_neighbours, restore_vertebra, synthesize
 from models.slice_generation import PlaneModel, Scan, generate_plane
-from util.geometry import GAP_ROWS, gap_top, row_extent
-
-SHAPE = (256, 128, 64)
-BODY_COLUMNS, BODY_SLICES = slice(48, 80), slice(16, 48)
-CANDIDATES = {19: (80, 104), 20: (112, 133), 21: (141, 165)}  # T12, a crushed L1 of 21 rows, L2
-MUSCLE, BONE, DRAWN = 60, 150, 200
-
-
-class Drawn(NamedTuple):
-    """The part of a generator's output that inference reads."""
-
-    ct: torch.Tensor
-    body: torch.Tensor
-    height_mm: torch.Tensor
-
-
-def box_painter(height_mm: float, columns: slice = BODY_COLUMNS):
-    """A generator that draws a box of `height_mm` rows at the gap's centre, brighter than any bone."""
-
-    def draw(inputs: SliceInput) -> Drawn:
-        first = gap_top(inputs.gap.shape[2]) + (GAP_ROWS - round(height_mm)) // 2
-        body = torch.zeros_like(inputs.gap)
-        body[:, :, first:first + round(height_mm), columns] = 1.0
-        ct = torch.full_like(body, MUSCLE / 127.5 - 1) + body * (DRAWN - MUSCLE) / 127.5
-        return Drawn(ct, body, torch.full((len(body),), height_mm))
-
-    return draw
-
-
-def painter(height_mm: float, plane: str = "sagittal", **options) -> PlaneModel:
-    columns = BODY_COLUMNS if plane == "sagittal" else BODY_SLICES
-    return PlaneModel(box_painter(height_mm, columns), plane, torch.device("cpu"), **options)
-
-
-def box_scan(bodies: dict[int, tuple[int, int]] | None = None) -> Scan:
-    """Boxes in muscle; the heatmap is hot on every body."""
-    ct, label = np.full(SHAPE, MUSCLE, np.uint8), np.zeros(SHAPE, np.uint8)
-    for number, (top, bottom) in (bodies or CANDIDATES).items():
-        label[top:bottom, BODY_COLUMNS, BODY_SLICES] = number
-    ct[label > 0] = BONE
-    return Scan(ct, label, np.where(label > 0, 255, 0).astype(np.uint8))
+from tests.box_scan import (
+    BODY_COLUMNS,
+    BODY_SLICES,
+    BONE,
+    DRAWN,
+    SHAPE,
+    Drawn,
+    box_painter,
+    box_scan,
+    painter,
+)
+from util.geometry import row_extent
 
 
 @pytest.mark.parametrize("plane", ["sagittal", "coronal"])
@@ -224,45 +191,3 @@ def test_shifting_rows_is_undone_by_shifting_back():
     assert row_extent(moved.label == 20) == (119, 140)
     assert np.array_equal(shift_rows(moved, -7).label, scan.label)
     assert not moved.ct[:7].any()
-
-
-def level_prior(height_mm: float) -> HeightPrior:
-    """Every level is as high as every other in a person; persons differ by 10 %, levels by 1 %."""
-    mean = {label: np.log(np.full(3, height_mm)) for label in (18, 19, 20, 21, 22)}
-    return HeightPrior(mean, 0.1**2 * np.ones((3, 3)), 0.01**2 * np.eye(3), 0.0)
-
-
-def rows_of(scan: Scan, label: int) -> int:
-    top, bottom = row_extent(scan.label == label)
-    return bottom - top
-
-
-def test_agreed_heights_follow_the_other_vertebrae_not_the_networks():
-    result = synthesize(box_scan(), 20, [painter(30)], batch_slices=64, heights="agreed",
-                        prior=level_prior(26))
-    assert [rows_of(result.scan, label) for label in (19, 20, 21)] == [24, 24, 24]   # the neighbours have 24
-    assert result.passes[-1].height_mm == 30                                         # what the networks said
-    assert result.passes[-1].agreed_mm == pytest.approx((24, 24, 24), abs=0.2)
-
-
-def test_agreed_heights_do_not_follow_a_crushed_neighbour():
-    crushed = {18: (56, 80), 19: (88, 100), 20: (112, 133), 21: (141, 165), 22: (173, 197)}
-    result = synthesize(box_scan(crushed), 20, [painter(30)], batch_slices=64, heights="agreed",
-                        prior=level_prior(26))
-    assert [rows_of(result.scan, label) for label in (19, 20, 21)] == [24, 24, 24]
-
-
-@pytest.mark.parametrize(("heights", "rows"), [("head", 33), ("drawn", 30)])
-def test_without_agreement_the_head_or_the_drawn_body_decides(heights, rows):
-    def draw(inputs: SliceInput) -> Drawn:
-        return box_painter(30)(inputs)._replace(height_mm=torch.full((len(inputs.gap),), 33.0))
-
-    model = PlaneModel(draw, "sagittal", torch.device("cpu"))
-    result = synthesize(box_scan(), 20, [model], iterative=False, heights=heights, prior=level_prior(26))
-    assert result.passes[-1].rows == rows
-
-
-def test_a_level_that_the_prior_does_not_know_gets_the_heads_height():
-    prior = replace(level_prior(26), mean={19: np.log(np.full(3, 24.0))})
-    result = synthesize(box_scan(), 20, [painter(30)], iterative=False, heights="agreed", prior=prior)
-    assert result.passes[-1].rows == 30 and result.passes[-1].agreed_mm == ()
