@@ -16,8 +16,8 @@ from phantom.body_columns import BodyColumns
 from phantom.press import Press
 from straighten.sampling import CURVE_COLUMN, CURVE_SLICE
 
-REACH_MM = 62          # of the lattice above and below the body; beyond it all is rigid
-FRONT_MM, BACK_MM, ASIDE_MM = 30, 78, 54  # of the lattice around the body's walls and midline
+REACH_MM = 50          # of the lattice above and below the body; beyond it all is rigid
+FRONT_MM, BACK_MM, ASIDE_MM = 20, 72, 46  # of the lattice around the body's walls and midline
 MARGIN_MM = 1.0        # around the body that moves with it: the lattice's own step
 PEDICLE_MM = 5.0       # from the body to the rigid arch
 CLEARANCE_MM = 1.0     # between two parts that do not move against each other
@@ -72,13 +72,16 @@ def press_weights(press: Press, labels_at: LabelsAt, label: int, upper: set[int]
     points = nodes.reshape(-1, 3)
 
     def found(moved: np.ndarray, labels: set[int]) -> np.ndarray:
-        return np.isin(labels_at(press.frame.to_world(moved)), list(labels)).reshape(shape)
+        world = press.frame.to_world(moved.reshape(-1, 3))
+        return np.isin(labels_at(world), list(labels)).reshape(shape)
 
     above = found(press.above.backward(points), upper)
     below = found(press.below.backward(points), lower)
-    body = _body_core(press, nodes) & ~above & ~below
+    body = _body_core(press, nodes, press.endplates_after()) & ~above & ~below
     away = _distance(body)
-    arch = found(press.arch.backward(points), {label}) & (away >= PEDICLE_MM) & ~above & ~below
+    before = nodes - press.arch.shift
+    arch = found(before, {label}) & ~_body_core(press, before, (press.columns.top, press.columns.bottom))
+    arch &= (away >= PEDICLE_MM) & ~above & ~below
     cores = _cores(press, nodes, above, below, arch)
     cores[0] |= _beyond(press, nodes, upper=True, known=bool(above.any())) & ~below & ~arch & ~body
     cores[1] |= _beyond(press, nodes, upper=False, known=bool(below.any())) & ~above & ~arch & ~body
@@ -123,11 +126,11 @@ def _columns_at(table: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     return table[np.ix_(column, side)]
 
 
-def _body_core(press: Press, nodes: np.ndarray) -> np.ndarray:
-    """Return which nodes are the body afterwards, a margin around it included."""
+def _body_core(press: Press, nodes: np.ndarray, endplates: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return which nodes are the body between its endplates, a margin around it included."""
     from scipy.ndimage import binary_dilation
 
-    top, bottom = (_columns_at(table, nodes) for table in press.endplates_after())
+    top, bottom = (_columns_at(table, nodes) for table in endplates)
     reach = 1 + int(np.ceil(press.bulge_mm + MARGIN_MM))
     footprint = binary_dilation(_columns_at(press.columns.footprint, nodes), iterations=reach)
     row = nodes[..., 0]

@@ -15,7 +15,7 @@ import numpy as np
 from phantom.anatomy import KIND_WEIGHT
 from phantom.body_columns import BodyColumns, local_frame
 from phantom.columns import genant_grade
-from phantom.deformation import deform
+from phantom.deformation import Deformation, deform
 from phantom.measured_spine import MeasuredSpine, bodies_on_scanner, measure_spine
 from phantom.patient import draw_pattern
 from phantom.press import Press
@@ -99,17 +99,36 @@ def fracture(ct: Volume, mask: Volume, wanted: Sequence[Wanted], *, seed: int = 
     """
     check_same_grid(ct, "CT", mask, "mask")
     spine = measure_spine(mask)
-    _check(wanted, healthy, spine, mask)
-    columns = {one.label: spine.columns(one.label) for one in wanted}
-    patterns = {one.label: scaled_pattern(spine, columns[one.label], one, seed) for one in wanted}
-    presses = {label: _press(spine, columns[label], label, pattern, manner)
-               for label, pattern in patterns.items()}
+    _check(wanted, healthy, spine)
+    presses, losses = _presses(spine, wanted, seed, manner)
     bodies = bodies_on_scanner(mask, spine)
     density = bone_density(ct, np.isin(bodies, list(presses)), manner.compaction)
     new_ct, new_mask = warp(ct, mask, deform(mask, presses), density)
-    losses = {label: loss_table(columns[label], pattern) for label, pattern in patterns.items()}
     truth = {"patient": patient, "vertebrae": _records(spine, wanted, losses, healthy)}
     return Fractured(new_ct, new_mask, truth, Volume(bodies, mask.affine))
+
+
+def deformation_of(mask: Volume, wanted: Sequence[Wanted], *, seed: int = 0,
+                   manner: Manner = DEFAULT) -> Deformation:
+    """Return the map that `fracture` resamples by; arguments and errors as there."""
+    spine = measure_spine(mask)
+    _check(wanted, (), spine)
+    return deform(mask, _presses(spine, wanted, seed, manner)[0])
+
+
+def _presses(spine: MeasuredSpine, wanted: Sequence[Wanted], seed: int,
+             manner: Manner) -> tuple[dict[int, Press], dict[int, np.ndarray]]:
+    """Return the collapse of each vertebra, and the share that each of its columns loses, by label."""
+    presses, losses = {}, {}
+    for one in wanted:
+        columns = spine.columns(one.label)
+        pattern = scaled_pattern(spine, columns, one, seed)
+        losses[one.label] = loss_table(columns, pattern)
+        yielding = pattern.disc_yield if manner.kyphosis is None else manner.kyphosis
+        presses[one.label] = Press(local_frame(spine.curve, one.label), columns,
+                                   losses[one.label] * columns.height, pattern.upper_share, yielding,
+                                   manner.bulge_mm)
+    return presses, losses
 
 
 def loss_table(columns: BodyColumns, pattern: Collapse) -> np.ndarray:
@@ -138,15 +157,7 @@ def scaled_pattern(spine: MeasuredSpine, columns: BodyColumns, wanted: Wanted, s
     return replace(pattern, scale=brentq(surplus, 0.0, STRONGEST, xtol=LOSS_TOLERANCE))
 
 
-def _press(spine: MeasuredSpine, columns: BodyColumns, label: int, pattern: Collapse,
-           manner: Manner) -> Press:
-    """Return the collapse of a vertebra in mm."""
-    yielding = pattern.disc_yield if manner.kyphosis is None else manner.kyphosis
-    return Press(local_frame(spine.curve, label), columns, loss_table(columns, pattern) * columns.height,
-                 pattern.upper_share, yielding, manner.bulge_mm)
-
-
-def _check(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSpine, mask: Volume) -> None:
+def _check(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSpine) -> None:
     """Check what is asked for against what is there."""
     present = [label for label in ANATOMICAL_ORDER if label in spine.boxes]
     labels = [one.label for one in wanted]
