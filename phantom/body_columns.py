@@ -1,7 +1,7 @@
 """A vertebral body of any mask as columns: endplates, footprint and size in the body's own frame.
 
-Local coordinates in mm: (caudal, posterior, left) of the straightened frame at the body's centre. The curve is
-straight through a body, so that this frame is rigid, and unlike the curve's it holds for any distance: a
+Local coordinates in mm: (caudal, posterior, left) of the straightened frame at the body's centre. The curve
+is straight through a body, so that this frame is rigid, and unlike the curve's it holds for any distance: a
 spinous process is as rigid as the body that it hangs on.
 """
 

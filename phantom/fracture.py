@@ -1,4 +1,4 @@
-"""Fracture vertebrae of any CT by a known loss: writes CT, mask and truth as a cohort's raw folder holds them.
+"""Fracture vertebrae of any CT by a known loss: writes CT, mask and truth as raw data are laid out.
 
 Reads a CT and its vertebra mask. Writes <out>/<patient>/<patient>.nii.gz and _msk.nii.gz, and in truth/ the
 record truth.json, the CT before (healthy.nii.gz) and the vertebral bodies before (healthy_body.nii.gz).
@@ -18,7 +18,8 @@ KINDS = ("wedge", "biconcave", "crush", "mixed")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the script's parser."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--ct", type=Path, required=True, help="CT in HU, any axis order and spacing")
     add("--mask", type=Path, required=True, help="vertebra mask on the same grid, VerSe's labels")
@@ -32,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=whole_number(0), default=0, help="decides what chance decides (default: 0)")
     kyphosis = parser.add_mutually_exclusive_group()
     kyphosis.add_argument("--kyphosis", type=number_from(0.0, 1.0001), default=None, metavar="SHARE",
-                          help="share 0 to 1 of the endplates' tilt that the spine follows; the discs take the "
-                          "rest (default: drawn, about a half)")
+                          help="share 0 to 1 of the endplates' tilt that the spine follows; the discs take "
+                          "the rest (default: drawn, about a half)")
     kyphosis.add_argument("--no_kyphosis", dest="kyphosis", action="store_const", const=0.0,
                           help="the spine keeps its curvature, as with --kyphosis 0")
     add("--bulge", type=number_from(0.0, 6.0), default=0.0, metavar="MM",
@@ -77,7 +78,8 @@ def _one_each(flag: str, values: list, count: int) -> list:
         InputError: there are neither as many values as vertebrae nor one for all.
     """
     if len(values) not in (1, count):
-        raise InputError(f"--{flag}: expected one value, or one for each of {count} labels, found {len(values)}")
+        raise InputError(f"--{flag}: expected one value, or one for each of {count} labels, found "
+                         f"{len(values)}")
     return values * count if len(values) == 1 else values
 
 
@@ -88,7 +90,8 @@ def check_free(out: Path, patient: str, overwrite: bool) -> None:
         InputError: the name is no folder's name, or the folder is there and may not be replaced.
     """
     if not patient or Path(patient).name != patient or patient.startswith("."):
-        raise InputError(f"--patient {patient}: expected the name of a folder, found a path; choose a plain name")
+        raise InputError(f"--patient {patient}: expected the name of a folder, found a path; "
+                         f"choose a plain name")
     if (out / patient).exists() and not overwrite:
         raise InputError(f"{out / patient}: expected no patient of that name, found one; choose another "
                          f"--patient or replace it by --overwrite")

@@ -30,8 +30,8 @@ def known_healthy(ct_path: Path, fractured: list[int]) -> list[int]:
         return [int(label) for label, one in vertebrae.items()
                 if one["loss"] == 0.0 and int(label) not in fractured]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: expected the truth of a patient, found another form; move it away, or name "
-                         f"whole vertebrae by --healthy") from error
+        raise InputError(f"{path}: expected the truth of a patient, found another form; move it away, or "
+                         f"name whole vertebrae by --healthy") from error
 
 
 def write_fractured(out: Path, patient: str, before: Volume, made: Fractured) -> None:

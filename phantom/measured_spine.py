@@ -22,14 +22,14 @@ class MeasuredSpine:
     Attributes:
         mask: the scanner's, thinned where its voxels are fine.
         boxes: of its labels.
-        curve: through the whole bodies.
+        curve: through the whole bodies; None if there is none.
         bodies: of these, on the curve.
         left_out: why other labels have no whole body.
     """
 
     mask: Volume
     boxes: Boxes
-    curve: Curve
+    curve: Curve | None
     bodies: dict[int, Body]
     left_out: dict[int, str]
 
@@ -43,12 +43,13 @@ class MeasuredSpine:
 
 
 def measure_spine(mask: Volume) -> MeasuredSpine:
-    """Find the whole bodies of a mask (at least one) and the curve through them, as the stages do."""
+    """Find the whole bodies of a mask and the curve through them, as the stages do."""
     centres_mm, left_out = locate_bodies(mask)
     labels = thinned(mask)
     boxes = label_boxes(labels)
-    curve, bodies = fit_curve(labels, boxes, centres_mm) if centres_mm else (Curve(*np.zeros((2, 0, 3)), {}), {})
-    return MeasuredSpine(labels, boxes, curve, bodies, left_out)
+    if not centres_mm:
+        return MeasuredSpine(labels, boxes, None, {}, left_out)
+    return MeasuredSpine(labels, boxes, *fit_curve(labels, boxes, centres_mm), left_out)
 
 
 def bodies_on_scanner(mask: Volume, spine: MeasuredSpine) -> np.ndarray:

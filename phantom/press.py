@@ -1,9 +1,9 @@
 """What a collapse does to one vertebra and all that stands on it, as a map from after to before.
 
-Everything is given in the vertebra's rigid frame (`phantom.body_columns`), after the collapse. Four parts move:
-the body's columns are pressed; its arch keeps its shape at the height of the posterior wall's middle; what is
-above and what is below each move rigidly with the endplate's rim. At last all is moved back so that what is
-below stands where it stood. Between the parts the displacement is blended (`phantom.press_weights`).
+Everything is given in the vertebra's rigid frame (`phantom.body_columns`), after the collapse. Four parts
+move: the body's columns are pressed; its arch keeps its shape at the height of the posterior wall's middle;
+what is above and what is below each move rigidly with the endplate's rim. At last all is moved back so that
+what is below stands where it stood. Between the parts the displacement is blended (`phantom.press_weights`).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """How much each part decides where a point comes from: 1 on its own bone, blended in between.
 
-A lattice of 1 mm around the vertebra, in its frame and after the collapse. Each part's core is its bone; where
-two parts meet, at the facets and between spinous processes, the cores keep apart so that the displacement has
+A lattice of 1 mm around the vertebra, in its frame and after the collapse. Each part's core is its bone;
+where two parts meet, at the facets and between spinous processes, the cores keep apart so that the displacement has
 room to change. A point between cores follows each by the inverse of its distance: two cores share the way
 between them evenly, which is as far from folding as can be. What folds all the same is spread along its
 column.
@@ -50,7 +50,7 @@ class Weights:
         return float(self.first[0]), float(self.first[0] + self.above.shape[0] - 1)
 
     def at(self, points: np.ndarray) -> list[np.ndarray]:
-        """Return above, below, body, unfolded at points (N, 3), linearly; beside the lattice as at its edge."""
+        """Return above, below, body, unfolded at points (N, 3); beside the lattice as at its edge."""
         from scipy.ndimage import map_coordinates
 
         index = (points - self.first).T

@@ -152,8 +152,8 @@ def scaled_pattern(spine: MeasuredSpine, columns: BodyColumns, wanted: Wanted, s
         return float(np.max(1.0 - spine.heights_mm(wanted.label, loss) / before)) - wanted.loss
 
     if surplus(STRONGEST) < 0.0:
-        raise InputError(f"--loss {wanted.loss}: expected at most {surplus(STRONGEST) + wanted.loss:.2f} for a "
-                         f"{wanted.kind} of {label_name(wanted.label)} (label {wanted.label}); choose less")
+        raise InputError(f"--loss {wanted.loss}: expected at most {surplus(STRONGEST) + wanted.loss:.2f} for "
+                         f"a {wanted.kind} of {label_name(wanted.label)} (label {wanted.label}); choose less")
     return replace(pattern, scale=brentq(surplus, 0.0, STRONGEST, xtol=LOSS_TOLERANCE))
 
 
@@ -169,7 +169,8 @@ def _check(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSp
                          f"name it once")
     for label in (*labels, *healthy):
         if label not in spine.boxes:
-            raise InputError(f"label {label}: expected a vertebra of the mask, found {present}; choose another")
+            raise InputError(f"label {label}: expected a vertebra of the mask, found {present}; "
+                             f"choose another")
         if label not in spine.bodies:
             raise InputError(f"label {label}: expected a whole vertebral body, found "
                              f"'{spine.left_out.get(label, 'no body')}'; choose another of "

@@ -1,7 +1,7 @@
 """Resampling a CT and its mask under a deformation: once, straight from the scanner's own voxels.
 
-CT is sampled linearly; a label is where its smoothed signed distance is the most negative, as in straightening,
-so that a body's height is true to a fraction of a voxel. What does not move keeps its voxels. Beyond the
+CT is sampled linearly; a label is where its smoothed signed distance is the most negative, as in
+straightening, so that a body's height is true to a fraction of a voxel. What does not move keeps its voxels. Beyond the
 scan's border the border goes on: a vertebra that the scan cuts off stays cut off.
 """
 
@@ -48,7 +48,8 @@ def bone_density(ct: Volume, body: np.ndarray, kept: float = 1.0) -> Density:
 
     if not body.any():
         return Density(np.zeros((1, 1, 1), np.float32), np.zeros(3))
-    box = tuple(slice(max(side.start - 4, 0), side.stop + 4) for side in find_objects(body.astype(np.uint8))[0])
+    extent = find_objects(body.astype(np.uint8))[0]
+    box = tuple(slice(max(side.start - 4, 0), side.stop + 4) for side in extent)
     share = gaussian_filter(body[box].astype(np.float32), EDGE_SMOOTHING_MM / ct.spacing_mm)
     sigma = DENSITY_SMOOTHING_MM / ct.spacing_mm
     inside = body[box].astype(np.float32)

@@ -24,11 +24,13 @@ BONE_HU, DISC_HU = 200, 80
 
 
 def box_scan() -> tuple[Volume, Volume]:
-    """Three boxes of 30 rows on a line, each with a plate behind it that stands for the spinous process."""
+    """Three bodies of 30 rows on a line, round as drums are, each with an arch of boxes behind it."""
+    column, side = np.mgrid[:84, :68]
+    drum = np.abs((column - 29.5) / 16.2) ** 3 + np.abs((side - 33.5) / 20.2) ** 3 <= 1.0
     mask = np.zeros((138, 84, 68), np.uint8)
     ct = np.full(mask.shape, DISC_HU, np.int16)
     for label, top in TOPS.items():
-        mask[top:top + ROWS, 14:46, 14:54] = label                     # body
+        mask[top:top + ROWS, drum] = label
         mask[top + 4:top + 16, 46:62, 16:24] = label                   # pedicles, either side of the canal
         mask[top + 4:top + 16, 46:62, 44:52] = label
         mask[top + 4:top + 16, 60:66, 16:52] = label                   # lamina
