@@ -1,10 +1,10 @@
 """How much each part decides where a point comes from: 1 on its own bone, blended in between.
 
 A lattice of 1 mm around the vertebra, in its frame and after the collapse. Each part's core is its bone;
-where two parts meet, at the facets and between spinous processes, the cores keep apart so that the displacement has
-room to change. A point between cores follows each by the inverse of its distance: two cores share the way
-between them evenly, which is as far from folding as can be. What folds all the same is spread along its
-column.
+where two parts meet, at the facets and between spinous processes, the cores keep apart so that the
+displacement has room to change. A point between cores follows each by the inverse of its distance: two cores
+share the way between them evenly, which is as far from folding as can be. What folds all the same is spread
+along its column.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Resampling a CT and its mask under a deformation: once, straight from the scanner's own voxels.
 
 CT is sampled linearly; a label is where its smoothed signed distance is the most negative, as in
-straightening, so that a body's height is true to a fraction of a voxel. What does not move keeps its voxels. Beyond the
-scan's border the border goes on: a vertebra that the scan cuts off stays cut off.
+straightening, so that a body's height is true to a fraction of a voxel. What does not move keeps its voxels.
+Beyond the scan's border the border goes on: a vertebra that the scan cuts off stays cut off.
 """
 
 from dataclasses import dataclass

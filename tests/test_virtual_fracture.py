@@ -64,7 +64,7 @@ def test_a_box_of_30_rows_pressed_to_21_has_lost_30_per_cent(scan, crushed):
     losses = 1.0 - measured / measure_spine(scan[1]).heights_mm(20)
     record = crushed.truth["vertebrae"]["20"]
     assert losses.max() == pytest.approx(0.30, abs=0.01)
-    assert losses == pytest.approx(np.array(record["loss_by_third"]), abs=0.015)
+    assert losses == pytest.approx(np.array(record["loss_by_third"]), abs=0.02)  # half a row is 0.017
     assert record["loss"] == pytest.approx(0.30, abs=1e-5) and record["grade"] == 2
 
 
