@@ -16,7 +16,7 @@ from straighten.vertebral_body import extract_body
 from util.body_heights import BodyHeights, central_slices, measure_body, own_body
 from util.volume import Volume
 
-ENDPLATE_SMOOTHING_MM = 1.5  # a mask's endplates have steps of a voxel
+ENDPLATE_SMOOTHING_MM = 0.7  # takes the steps of a voxel, leaves lips and spurs
 RIM_FRACTION = 0.6           # of the median height; lower columns are the body's rounded edge
 RING_MM = 4                  # of the footprint's edge, on which the neighbouring discs' rings stand
 

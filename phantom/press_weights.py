@@ -3,8 +3,8 @@
 A lattice of 1 mm around the vertebra, in its frame and after the collapse. Each part's core is its bone;
 where two parts meet, at the facets and between spinous processes, the cores keep apart so that the
 displacement has room to change. A point between cores follows each by the inverse of its distance: two cores
-share the way between them evenly, which is as far from folding as can be. What folds all the same is spread
-along its column.
+share the way between them evenly, which is as far from folding as can be. What folds all the same is
+put right along its column.
 """
 
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def press_weights(press: Press, labels_at: LabelsAt, label: int, upper: set[int]
     flat = Weights(first, weights[0], weights[1], weights[3], np.zeros(shape, np.float32))
     source = blend(press, [flat.above.ravel(), flat.below.ravel(), flat.body.ravel()], points)
     rows = source[:, 0].reshape(shape)
-    return Weights(first, flat.above, flat.below, flat.body, monotone(rows) - rows)
+    return Weights(first, flat.above, flat.below, flat.body, monotone(rows, _middle(press, first)) - rows)
 
 
 def blend(press: Press, shares: list[np.ndarray], points: np.ndarray) -> np.ndarray:
@@ -102,13 +102,23 @@ def blend(press: Press, shares: list[np.ndarray], points: np.ndarray) -> np.ndar
             + (1.0 - above - below - body) * press.arch.backward(points))
 
 
-def monotone(rows: np.ndarray) -> np.ndarray:
-    """Return values that rise by LEAST_SLOPE at least along axis 0; unchanged where they do already."""
+def monotone(rows: np.ndarray, middle: int) -> np.ndarray:
+    """Return values that rise by LEAST_SLOPE at least along axis 0; unchanged where they do already.
+
+    Row `middle` keeps its values, and whatever folds yields outwards from there: the body is pressed exactly
+    as commanded, and the disc or spur beside it takes what is left.
+    """
     ramp = LEAST_SLOPE * np.arange(rows.shape[0]).reshape(-1, 1, 1)
     level = rows - ramp
-    up = np.maximum.accumulate(level, axis=0)
-    down = np.minimum.accumulate(level[::-1], axis=0)[::-1]
-    return 0.5 * (up + down) + ramp
+    cranial = np.minimum.accumulate(level[middle::-1], axis=0)[::-1]
+    caudal = np.maximum.accumulate(level[middle:], axis=0)
+    return np.concatenate([cranial, caudal[1:]]) + ramp
+
+
+def _middle(press: Press, first: np.ndarray) -> int:
+    """Return the row of the lattice that crosses the body between its endplates afterwards."""
+    top, bottom = (table[press.columns.footprint] for table in press.endplates_after())
+    return int(np.rint(0.5 * (top.max() + bottom.min()) - first[0]))
 
 
 def _lattice(columns: BodyColumns) -> tuple[np.ndarray, np.ndarray]:
