@@ -23,7 +23,7 @@ PEDICLE_MM = 5.0       # from the body to the rigid arch
 CLEARANCE_MM = 1.0     # between two parts that do not move against each other
 BEHIND_MM = 2.0        # behind the posterior wall; before it there are bodies, which are never bent
 NEIGHBOUR_DISC_MM, NEIGHBOUR_MM = 8.0, 20.0  # where a neighbour is taken to be if no mask shows it
-LEAST_SLOPE = 0.05     # of the source along a column: below it comes a fold
+LEAST_SLOPE = 0.12     # of the source along a column: below it comes a fold
 NEAR_MM = 1e-6
 
 LabelsAt = Callable[[np.ndarray], np.ndarray]  # world points (N, 3) -> labels (N,) before this collapse
