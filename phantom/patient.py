@@ -128,10 +128,15 @@ def _draw_tissue(rng: np.random.Generator, age: float, fractures: int) -> Tissue
 def draw_collapse(rng: np.random.Generator, body: Body, loss: float, kind: str | None = None) -> Collapse:
     """Draw a fracture of one body whose most affected third loses exactly `loss` of its height."""
     kind = kind or str(rng.choice(list(anatomy.KIND_WEIGHT), p=list(anatomy.KIND_WEIGHT.values())))
-    share = rng.uniform(0.6, 0.95) if kind == "wedge" else rng.uniform(0.5, 0.75)
-    collapse = Collapse(kind, _draw_parts(rng, kind), lean=rng.uniform(-0.12, 0.12), upper_share=share,
-                        disc_yield=rng.uniform(*anatomy.DISC_YIELD), scale=0.1)
+    collapse = draw_pattern(rng, kind)
     return replace(collapse, scale=0.1 * loss / max(third_losses(Vertebra(body, collapse))))
+
+
+def draw_pattern(rng: np.random.Generator, kind: str) -> Collapse:
+    """Draw the pattern of a fracture, at a scale of 0.1 (slight, so that no column meets its limit)."""
+    share = rng.uniform(0.6, 0.95) if kind == "wedge" else rng.uniform(0.5, 0.75)
+    return Collapse(kind, _draw_parts(rng, kind), lean=rng.uniform(-0.12, 0.12), upper_share=share,
+                    disc_yield=rng.uniform(*anatomy.DISC_YIELD), scale=0.1)
 
 
 def _draw_parts(rng: np.random.Generator, kind: str) -> dict[str, float]:

@@ -90,8 +90,16 @@ class Collapse:
 
     def loss(self, body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the lost share 0..1 of each column's height, elementwise."""
-        across = np.clip(2.0 * x / body.width, -1.3, 1.3)
-        along = (y - body.front) / body.depth  # 0 in front, 1 behind
+        return self.loss_at(2.0 * x / body.width, (y - body.front) / body.depth)
+
+    def loss_at(self, across: np.ndarray, along: np.ndarray) -> np.ndarray:
+        """Return the lost share 0..1 of each column's height, elementwise, for a body of any size.
+
+        Args:
+            across: place in the width, -1 at the one side and 1 at the other.
+            along: place in the depth, 0 in front and 1 behind.
+        """
+        across = np.clip(across, -1.3, 1.3)
         profile = self.lean * across + 1.0
         total = sum(weight * PROFILES[part](across, along) for part, weight in self.parts.items())
         return np.clip(self.scale * total * profile, 0.0, COLUMN_LOSS_LIMIT)
