@@ -10,6 +10,7 @@ from straighten.curve import Curve
 from straighten.locate import locate_bodies
 from straighten.sampling import grid_mm, thinned
 from util.body_heights import third_heights_mm
+from util.errors import InputError
 from util.volume import Volume
 
 SURFACE_MM = 1  # a mask's surface may lie so far outside the body as it was straightened
@@ -22,14 +23,14 @@ class MeasuredSpine:
     Attributes:
         mask: the scanner's, thinned where its voxels are fine.
         boxes: of its labels.
-        curve: through the whole bodies; None if there is none.
+        curve: through the whole bodies.
         bodies: of these, on the curve.
         left_out: why other labels have no whole body.
     """
 
     mask: Volume
     boxes: Boxes
-    curve: Curve | None
+    curve: Curve
     bodies: dict[int, Body]
     left_out: dict[int, str]
 
@@ -43,12 +44,18 @@ class MeasuredSpine:
 
 
 def measure_spine(mask: Volume) -> MeasuredSpine:
-    """Find the whole bodies of a mask and the curve through them, as the stages do."""
+    """Find the whole bodies of a mask and the curve through them, as the stages do.
+
+    Raises:
+        InputError: there is no whole body.
+    """
     centres_mm, left_out = locate_bodies(mask)
     labels = thinned(mask)
     boxes = label_boxes(labels)
     if not centres_mm:
-        return MeasuredSpine(labels, boxes, None, {}, left_out)
+        found = ", ".join(f"label {label}: {reason}" for label, reason in left_out.items())
+        raise InputError(f"mask: expected at least one whole vertebra, found none "
+                         f"({found or 'it is empty'}); check the mask")
     return MeasuredSpine(labels, boxes, *fit_curve(labels, boxes, centres_mm), left_out)
 
 

@@ -18,7 +18,7 @@ from straighten.sampling import CURVE_COLUMN, CURVE_SLICE
 
 REACH_MM = 50          # of the lattice above and below the body; beyond it all is rigid
 FRONT_MM, BACK_MM, ASIDE_MM = 20, 72, 46  # of the lattice around the body's walls and midline
-MARGIN_MM = 1.0        # around the body that moves with it: the lattice's own step
+MARGIN_MM = 1.0        # around bone that moves with it: the lattice's own step
 PEDICLE_MM = 5.0       # from the body to the rigid arch
 CLEARANCE_MM = 1.0     # between two parts that do not move against each other
 BEHIND_MM = 2.0        # behind the posterior wall; before it there are bodies, which are never bent
@@ -82,7 +82,7 @@ def press_weights(press: Press, labels_at: LabelsAt, label: int, upper: set[int]
     before = nodes - press.arch.shift
     arch = found(before, {label}) & ~_body_core(press, before, (press.columns.top, press.columns.bottom))
     arch &= (away >= PEDICLE_MM) & ~above & ~below
-    cores = _cores(press, nodes, above, below, arch)
+    cores = _cores(press, nodes, body, above, below, arch)
     cores[0] |= _beyond(press, nodes, upper=True, known=bool(above.any())) & ~below & ~arch & ~body
     cores[1] |= _beyond(press, nodes, upper=False, known=bool(below.any())) & ~above & ~arch & ~body
     shares = [1.0 / (distance + NEAR_MM) for distance in (*map(_distance, cores), away)]
@@ -147,15 +147,18 @@ def _body_core(press: Press, nodes: np.ndarray, endplates: tuple[np.ndarray, np.
     return footprint & (row >= top - MARGIN_MM) & (row <= bottom + MARGIN_MM)
 
 
-def _cores(press: Press, nodes: np.ndarray, *bones: np.ndarray) -> list[np.ndarray]:
-    """Return the cores of bones: without what lies close to another part behind the bodies."""
+def _cores(press: Press, nodes: np.ndarray, body: np.ndarray, *bones: np.ndarray) -> list[np.ndarray]:
+    """Return the cores of bones with a margin: without what lies close to another part behind the bodies."""
+    from scipy.ndimage import binary_dilation
+
     apart = CLEARANCE_MM + max(abs(float(press.above.shift[0])), abs(float(press.below.shift[0])))
     distances = [_distance(bone) for bone in bones]
+    free = ~np.logical_or.reduce([*bones, body])
     behind = nodes[..., 1] > press.columns.back + BEHIND_MM
     cores = []
     for index, bone in enumerate(bones):
         others = np.minimum.reduce([one for other, one in enumerate(distances) if other != index])
-        cores.append(bone & ~(behind & (others < apart)))
+        cores.append((bone | (binary_dilation(bone) & free)) & ~(behind & (others < apart)))
     return cores
 
 

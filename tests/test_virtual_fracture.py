@@ -13,6 +13,7 @@ from phantom.measured_spine import measure_spine
 from phantom.press_weights import LEAST_SLOPE, monotone
 from phantom.virtual_fracture import Manner, Wanted, deformation_of, fracture
 from tests.test_bad_input import told
+from util.errors import InputError
 from util.paths import raw_centroids, raw_ct, raw_mask, read_json, write_json
 from util.volume import Volume, read_ct, read_mask, reorient, write_volume
 
@@ -180,7 +181,8 @@ def test_bad_input_is_told_in_one_line(files, capsys):
 
 def test_a_vertebra_that_the_scan_cuts_off_is_refused(scan):
     short = [Volume(volume.array[:110], AFFINE) for volume in scan]
-    from util.errors import InputError
-
     with pytest.raises(InputError, match="label 21: expected a whole vertebral body, found 'cut off"):
         fracture(short[0], short[1], [Wanted(21, "wedge", 0.3)])
+    empty = Volume(np.zeros_like(scan[1].array), AFFINE)
+    with pytest.raises(InputError, match="it is empty"):
+        fracture(scan[0], empty, [Wanted(21, "wedge", 0.3)])
