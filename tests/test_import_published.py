@@ -10,10 +10,10 @@ from models.checkpoint import load_generator
 from models.generator import build_generator
 from models.iterative_inference import restore_vertebra
 from models.published_weights import import_published, read_state
-from models.slice_generation import PlaneModel, generate_plane, prepare_for_inference
+from models.slice_generation import PlaneModel, Scan, generate_plane, prepare_for_inference
+from tests.box_scan import BODY_COLUMNS, CANDIDATES, SHAPE, Drawn, box_scan
 from tests.box_spine import write_box_cohort
 from tests.published_oracle import published_forward, random_published_input, random_published_state
-from tests.test_inference import BODY_COLUMNS, CANDIDATES, SHAPE, Drawn, Scan, box_scan
 from tests.test_slice_input import COLUMNS, ROWS, raw_slices
 from util.cli import run_script
 from util.errors import InputError
