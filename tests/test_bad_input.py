@@ -327,7 +327,7 @@ def test_a_foreign_record_is_measured_anew(tmp_path: Path, text: str) -> None:
                  folders.record("p_20")):
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    assert not is_measured("p_20", folders, figures=False)
+    assert not is_measured("p_20", folders)
 
 
 @pytest.mark.parametrize("penalty", ["0", "-1", "nan"])
