@@ -116,6 +116,16 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def details_table(rows: Sequence[Row]) -> str:
+    """Return the further figures of rows as a Markdown table."""
+    lines = ["| stage | figure | value |", "| --- | --- | ---: |"]
+    for row in rows:
+        for name, value in row.details.items():
+            shown = value if isinstance(value, str) else f"{value:.4g}"
+            lines.append(f"| {row.stage} | {name.replace('_', ' ')} | {shown} |")
+    return "\n".join(lines)
+
+
 def quantity(value: float) -> str:
     """Return seconds in the unit that suits them, to three digits."""
     power, unit = (1, "s") if value >= 1 else (1e3, "ms") if value >= 1e-3 else (1e6, "µs")

@@ -11,8 +11,17 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.comparison import Row, add_arguments, read_settings, table, write_rows
+from benchmarks.comparison import (
+    Row,
+    add_arguments,
+    details_table,
+    machine,
+    read_settings,
+    table,
+    write_rows,
+)
 from util.cli import run_script
+from util.marked_page import fill_page
 
 MODULES: tuple[str, ...] = ()
 
@@ -38,9 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(found), flush=True)
         rows += found
     print(f"\n{table(rows)}")
-    for folder in (settings.scratch, args.docs):
-        if folder is not None:
-            write_rows(folder / "performance.json", rows, settings)
+    for folder in filter(None, (settings.scratch, args.docs)):
+        write_rows(folder / "performance.json", rows, settings)
+    if args.docs:
+        fill_page(args.docs / "performance.md", {"machine": f"Measured on {machine(settings.device)}.",
+                                                 "rows": table(rows), "details": details_table(rows)})
     return 0 if all(row.equal for row in rows) else 1
 
 

@@ -5,7 +5,6 @@ Everything is rendered from the JSON report, so that a table and its numbers can
 
 import argparse
 import hashlib
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from evaluation.benchmark_cohort import PHANTOM, Place
 from evaluation.benchmark_figures import PLOTS, draw_all
 from evaluation.benchmark_measures import GENERATOR
 from evaluation.benchmark_metrics import PAIRED_MEASURES
+from util.marked_page import fill_page
 from util.paths import atomic_path, make_folder, write_json
 from util.steps import ROOT, Step
 
@@ -57,7 +57,6 @@ GOALS = {  # measure: heading, lowest and highest value that is good, decimals, 
 DIFFERENCES = tuple(name for name in MAIN if name in PAIRED_MEASURES)
 BY_GROUP = ("reference_height_mae_mm", "rhlv_mae_points", "rhlv_bias_points", "rhlv_limits", "body_dice",
             "sensitivity_loss25", "specificity", "interval90_coverage")
-MARKER = re.compile(r"(<!-- (\w+): written by evaluation/benchmark.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def shown(metric: dict[str, float | None] | None, decimals: int, factor: float = 1, *,
@@ -182,14 +181,6 @@ TABLES: dict[str, Callable[[Report], str]] = {
     "groups": groups_table, "confusion": confusion_table, "budget": budget_table, "ablation": ablation_table}
 
 
-def fill_page(text: str, report: Report) -> str:
-    """Return a page with the tables between its markers written anew; the rest stays as it is."""
-    def written(match: re.Match[str]) -> str:
-        return match.group(1) + TABLES[match.group(2)](report) + match.group(3)
-
-    return MARKER.sub(written, text)
-
-
 def provenance(args: argparse.Namespace, commands: Sequence[Step]) -> dict[str, Any]:
     """Return what the report was made from: digests of weights, cohort, seed, commands; no place, no time."""
     files = [path for path in (args.checkpoint, args.checkpoint_coronal, args.classifier) if path]
@@ -220,9 +211,7 @@ def publish(docs: Path, out: Path, report: Report) -> None:
     for plot in PLOTS:
         with atomic_path(docs / "images" / f"benchmark_{plot}.png") as temporary:
             shutil.copyfile(out / f"{plot}.png", temporary)
-    page = docs / "benchmark.md"
-    if page.is_file():
-        write_text(page, fill_page(page.read_text(encoding="utf-8"), report))
+    fill_page(docs / "benchmark.md", {name: table(report) for name, table in TABLES.items()})
 
 
 def write_text(path: Path, text: str) -> None:
