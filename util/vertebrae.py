@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,19 @@ class Cohort:
     splits: dict[str, dict[str, int]]
     paths: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def grades(self) -> dict[str, int]:
         """Grade of every case of every split."""
         return {case: grade for cases in self.splits.values() for case, grade in cases.items()}
+
+    @cached_property
+    def grades_of_patients(self) -> dict[str, dict[int, int]]:
+        """Grade of every vertebra by patient, then by label."""
+        patients: dict[str, dict[int, int]] = {}
+        for case, grade in self.grades.items():
+            patient, label = split_case(case)
+            patients.setdefault(patient, {})[label] = grade
+        return patients
 
     def split_of(self, case: str) -> str:
         """Return the split that holds a case."""
@@ -165,8 +175,8 @@ def write_cohort(path: str | Path, cohort: Cohort) -> None:
 
 def healthy_labels(cohort: Cohort, patient: str, present: Collection[int], max_grade: int = 0) -> set[int]:
     """Return the labels of a patient's vertebrae that are not graded above `max_grade`."""
-    grades = cohort.grades
-    return {label for label in present if grades.get(case_name(patient, label), 0) <= max_grade}
+    grades = cohort.grades_of_patients.get(patient, {})
+    return {label for label in present if grades.get(label, 0) <= max_grade}
 
 
 def grade_counts(cohort: Cohort, split: str) -> Counter[int]:
