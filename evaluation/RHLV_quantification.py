@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.expected_loss import loss_prior, prevalence
 from evaluation.heights import HeightLoss, central_profiles_mm, height_loss, height_loss_map
-from evaluation.rhlv_calibration import choose_calibration, judge, weigh
-from evaluation.rhlv_records import Folders, MeasuredCase, read_measured, write_record
-from evaluation.rhlv_table import PARTS, summarize, table_row, write_table
-from evaluation.uncertainty import Calibration
+from evaluation.rhlv.calibration import choose_calibration, judge, weigh
+from evaluation.rhlv.expected_loss import loss_prior, prevalence
+from evaluation.rhlv.records import Folders, MeasuredCase, read_measured, write_record
+from evaluation.rhlv.table import PARTS, summarize, table_row, write_table
+from evaluation.rhlv.uncertainty import Calibration
 from util.body_heights import BodyHeights, UndefinedHeightError, measure_body, own_body, third_heights_mm
 from util.cli import add_stage_arguments, number_from, run_script
 from util.errors import InputError
@@ -106,7 +106,7 @@ def is_complete(case: str, folders: Folders) -> bool:
 
 def draw_case(case: str, folders: Folders, calibration: Calibration | None) -> None:
     """Draw the map and the curve of a case whose loss is defined."""
-    from evaluation.rhlv_figures import draw_curve, draw_map
+    from evaluation.rhlv.figures import draw_curve, draw_map
 
     patient, label = split_case(case)
     title = f"{patient}  {label_name(label)}"
@@ -120,7 +120,7 @@ def draw_case(case: str, folders: Folders, calibration: Calibration | None) -> N
 
 def is_drawn(case: str, folders: Folders, calibration: Calibration | None) -> bool:
     """Tell whether a case's pictures are younger than its record and show what the calibration says."""
-    from evaluation.rhlv_figures import caption, caption_of
+    from evaluation.rhlv.figures import caption, caption_of
 
     expected = caption(judge(read_measured(case, folders), calibration))
     since = folders.record(case).stat().st_mtime

@@ -83,7 +83,7 @@ def fit(args: argparse.Namespace, folder: Path) -> None:
     """Cross-validate, fit, judge the hold-out, and write everything."""
     from evaluation.grade_metrics import Resampling
     from evaluation.grading import SCHEMES, cross_validate, fit_grader
-    from evaluation.rhlv_figures import draw_scatter
+    from evaluation.rhlv.figures import draw_scatter
 
     table, features = read_tables(args.table)
     check_gradable(table, args.table[0])

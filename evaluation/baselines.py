@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.baseline_cases import (
+from evaluation.baseline.cases import (
     BaselineSettings,
     is_complete,
     is_measured,
@@ -22,8 +22,8 @@ from evaluation.baseline_cases import (
     reference_case,
     write_table,
 )
-from evaluation.baseline_models import fit_baselines, load_baselines, save_baselines
-from evaluation.baseline_ratio import LEAST_PAIRS
+from evaluation.baseline.models import fit_baselines, load_baselines, save_baselines
+from evaluation.baseline.ratio import LEAST_PAIRS
 from util.cli import add_stage_arguments, run_script
 from util.errors import InputError
 from util.paths import make_folder

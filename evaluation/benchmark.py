@@ -21,7 +21,7 @@ from util.steps import ROOT, Step, run_steps
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.benchmark_cohort import Place
+    from evaluation.scoreboard.course import Place
     from util.vertebrae import Cohort
 
 WEIGHTS = ROOT / "weights"
@@ -81,7 +81,7 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
 
 def prepare(args: argparse.Namespace, place: "Place") -> tuple["Cohort", list[Step], int]:
     """Run every step that is not complete; return the cohort, the commands, and 1 if some cases failed."""
-    from evaluation import benchmark_cohort as course
+    from evaluation.scoreboard import course
     from util.vertebrae import read_cohort
 
     course.baseline_model(args)  # a wrong name is told before an hour is spent
@@ -98,12 +98,12 @@ def score(args: argparse.Namespace, place: "Place",
     """Compare shapes, write the tidy table, and return it, the report, and 1 if some cases failed."""
     from functools import partial
 
-    from evaluation import benchmark_truth as truth
-    from evaluation.benchmark_cohort import HELD_OUT, PHANTOM
-    from evaluation.benchmark_floor import FLOOR, floor_heights
-    from evaluation.benchmark_metrics import judge
-    from evaluation.benchmark_table import add_reference, tidy_table
     from evaluation.grade_metrics import Resampling
+    from evaluation.scoreboard import truth
+    from evaluation.scoreboard.course import HELD_OUT, PHANTOM
+    from evaluation.scoreboard.floor import FLOOR, floor_heights
+    from evaluation.scoreboard.metrics import judge
+    from evaluation.scoreboard.table import add_reference, tidy_table
     from util.paths import atomic_path
     from util.stage import run_stage
 
@@ -127,15 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = getattr(args, flag)
         if path is not None and not path.is_file():
             raise InputError(f"--{flag} {path}: expected weights, found no file; check the path")
-    from evaluation.benchmark_cohort import place_of
-    from evaluation.benchmark_page import write_results
+    from evaluation.scoreboard.course import place_of
+    from evaluation.scoreboard.page import write_results
 
     place = place_of(args)
     cohort, commands, status = prepare(args, place)
     table, report, failed = score(args, place, cohort)
     text = write_results(args, place, report, table, commands)
     if args.ablate:
-        from evaluation.ablation import ablate
+        from evaluation.scoreboard.ablation import ablate
 
         report["ablation"] = ablate(args, place, cohort)
         text = write_results(args, place, report, table, commands)

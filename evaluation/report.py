@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.report_results import read_if_there, read_predictions, read_rows
+from evaluation.page.results import read_if_there, read_predictions, read_rows
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
 from util.paths import atomic_path, fake_label, make_folder
@@ -20,7 +20,7 @@ from util.stage import run_stage
 from util.vertebrae import Cohort, grade_counts, read_cohort
 
 if TYPE_CHECKING:
-    from evaluation.report_vertebrae import VertebraEntry
+    from evaluation.page.vertebrae import VertebraEntry
 
 TITLE = "Pseudo-healthy vertebrae and height loss"
 SLICES_CAPTION = "Mid-sagittal slice: original (left) and synthetic (right), bodies outlined"
@@ -56,7 +56,7 @@ class Sources:
 
 def make_pictures(case: str, sources: Sources) -> None:
     """Draw a case's slices, and copy its map and curve."""
-    from evaluation.report_pictures import draw_slices
+    from evaluation.page.pictures import draw_slices
 
     for _, original, copy in sources.copied(case):
         if original.is_file():
@@ -82,7 +82,7 @@ def has_pictures(case: str, sources: Sources) -> bool:
 
 def vertebra_entries(rows: Sequence[dict[str, Any]], sources: Sources) -> "list[VertebraEntry]":
     """Return the entries of the page; pictures are those that were made."""
-    from evaluation.report_vertebrae import VertebraEntry
+    from evaluation.page.vertebrae import VertebraEntry
 
     predictions = read_predictions(sources.output)
     entries = []
@@ -111,10 +111,10 @@ def headline(rows: Sequence[dict[str, Any]], grading: Any, generation: Any) -> l
 def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]],
                  checkpoint: Path | None) -> None:
     """Add every section whose stage was run to the open page."""
-    from evaluation import report_page as page
     from evaluation.generation_eval_sagittal import MEASURES
-    from evaluation.report_truth import add_truth, compare_with_truth
-    from evaluation.report_vertebrae import add_vertebrae
+    from evaluation.page import writing as page
+    from evaluation.page.truth import add_truth, compare_with_truth
+    from evaluation.page.vertebrae import add_vertebrae
 
     page.add_cohort({split: grade_counts(cohort, split) for split in cohort.splits},
                     {split: len(cohort.patients(split)) for split in cohort.splits if cohort.splits[split]})
@@ -141,8 +141,8 @@ def add_training(checkpoint: Path, sources: Sources) -> None:
     Raises:
         InputError: the folder has no log.
     """
-    from evaluation import report_page as page
-    from evaluation.report_pictures import draw_training
+    from evaluation.page import writing as page
+    from evaluation.page.pictures import draw_training
     from util.run_log import read_lines
 
     lines = read_lines(checkpoint / "log.jsonl")
@@ -156,7 +156,7 @@ def add_training(checkpoint: Path, sources: Sources) -> None:
 def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]],
                  checkpoint: Path | None) -> Path:
     """Write the page and return its path; the cases' pictures are there already."""
-    from evaluation import report_page as page
+    from evaluation.page import writing as page
 
     make_folder(sources.folder)
     figures = headline(rows, read_if_there(sources.output / GRADING),

@@ -17,8 +17,8 @@ from Attention.checkpoint import read_description
 from data.import_verse import main as import_verse
 from evaluation.report import main as report
 from evaluation.report import read_predictions
+from evaluation.rhlv.records import Folders
 from evaluation.RHLV_quantification import is_complete as is_measured
-from evaluation.rhlv_records import Folders
 from evaluation.SVM_grading import build_parser as grading_parser
 from models.base_model import BaseModel
 from models.checkpoint import KIND as GENERATOR

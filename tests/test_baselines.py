@@ -9,12 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.baseline import restored_labels
-from evaluation.baseline_classical import PosteriorBaseline, SixPointBaseline
-from evaluation.baseline_models import load_baselines
-from evaluation.baseline_ratio import Ratio, RatioBaseline, fit_ratio, stretched_body
-from evaluation.baseline_shape import ShapeBaseline, ShapeBasis, fit_shape
-from evaluation.body_shape import (
+from evaluation.baseline.body_shape import (
     SHAPE_SIZE,
     BodyShape,
     body_shape,
@@ -23,8 +18,13 @@ from evaluation.body_shape import (
     shape_heights_mm,
     solid_columns,
 )
+from evaluation.baseline.classical import PosteriorBaseline, SixPointBaseline
+from evaluation.baseline.models import load_baselines
+from evaluation.baseline.ratio import Ratio, RatioBaseline, fit_ratio, stretched_body
+from evaluation.baseline.reference import restored_labels
+from evaluation.baseline.shape import ShapeBaseline, ShapeBasis, fit_shape
+from evaluation.baseline.surroundings import MeasuredBody, Surroundings, measure_surroundings, nearest_healthy
 from evaluation.heights import relative_loss
-from evaluation.surroundings import MeasuredBody, Surroundings, measure_surroundings, nearest_healthy
 from util.body_heights import measure_body, own_body, third_heights_mm
 from util.errors import InputError
 from util.geometry import close_gap_maps, row_extent

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from evaluation import RHLV_quantification
-from evaluation.baseline_models import load_baselines
+from evaluation.baseline.models import load_baselines
+from evaluation.baseline.surroundings import Surroundings, read_surroundings
 from evaluation.baselines import main
-from evaluation.surroundings import Surroundings, read_surroundings
 from tests.box_spine import BoxCohort, write_box_cohort
 from util.cli import run_script
 from util.paths import fake_label, straightened_label, write_json

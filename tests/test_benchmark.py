@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from evaluation.benchmark_measures import measures
-from evaluation.benchmark_metrics import judge, severity
-from evaluation.body_overlap import overlap
 from evaluation.grade_metrics import Resampling
 from evaluation.metrics import bootstrap_patients
 from evaluation.patient_sample import Sample, with_interval
-from evaluation.uncertainty import conformal_threshold
+from evaluation.rhlv.uncertainty import conformal_threshold
+from evaluation.scoreboard.body_overlap import overlap
+from evaluation.scoreboard.measures import measures
+from evaluation.scoreboard.metrics import judge, severity
 from util.body_heights import THIRDS
 
 FEW = Resampling(draws=40, seed=3)

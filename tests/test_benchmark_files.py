@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import benchmark_cohort as course
-from evaluation.ablation import FULL, SWITCHED, TRAINED, compared
 from evaluation.benchmark import build_parser
-from evaluation.benchmark_floor import predict_left_out
-from evaluation.benchmark_metrics import judge
-from evaluation.benchmark_page import publish, write_results
-from evaluation.benchmark_table import add_reference, tidy_table
-from evaluation.benchmark_truth import compare_shapes, is_compared
 from evaluation.grade_metrics import Resampling
 from evaluation.RHLV_quantification import main as quantify
+from evaluation.scoreboard import course
+from evaluation.scoreboard.ablation import FULL, SWITCHED, TRAINED, compared
+from evaluation.scoreboard.floor import predict_left_out
+from evaluation.scoreboard.metrics import judge
+from evaluation.scoreboard.page import publish, write_results
+from evaluation.scoreboard.table import add_reference, tidy_table
+from evaluation.scoreboard.truth import compare_shapes, is_compared
 from util.cli import run_script
 from util.errors import InputError
 from util.paths import fake_label, read_json, straightened_label, write_json

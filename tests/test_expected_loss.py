@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.expected_loss import LossPrior, believe, loss_prior, prevalence
-from evaluation.uncertainty import Calibration, Origin, fit_calibration
+from evaluation.rhlv.expected_loss import LossPrior, believe, loss_prior, prevalence
+from evaluation.rhlv.uncertainty import Calibration, Origin, fit_calibration
 from util.vertebrae import Cohort
 
 SD = 0.04

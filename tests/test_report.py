@@ -8,12 +8,12 @@ import pytest
 from box_spine import AFFINE, HEIGHTS, BoxCohort, box_case, write_box_cohort
 
 from evaluation import RHLV_quantification, SVM_grading
+from evaluation.page.pictures import outlined_slice
+from evaluation.page.style import loss_tint
+from evaluation.page.truth import covered_losses
+from evaluation.page.writing import number, with_interval
 from evaluation.report import main
-from evaluation.report_page import number, with_interval
-from evaluation.report_pictures import outlined_slice
-from evaluation.report_style import loss_tint
-from evaluation.report_truth import covered_losses
-from evaluation.uncertainty import Origin, fit_calibration
+from evaluation.rhlv.uncertainty import Origin, fit_calibration
 from util.cli import run_script
 from util.paths import fake_ct, fake_label, write_json
 from util.vertebrae import split_case

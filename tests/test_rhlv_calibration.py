@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.rhlv_figures import caption_of
+from evaluation.rhlv.figures import caption_of
+from evaluation.rhlv.records import MeasuredCase
+from evaluation.rhlv.uncertainty import read_calibration
 from evaluation.RHLV_quantification import main
-from evaluation.rhlv_records import MeasuredCase
-from evaluation.uncertainty import read_calibration
 from models.case_synthesis import record_path
 from util.cli import run_script
 from util.paths import fake_label, straightened_label, write_json

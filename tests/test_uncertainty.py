@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.uncertainty import (
+from evaluation.rhlv.uncertainty import (
     Calibration,
     Origin,
     conformal_limits,
@@ -16,7 +16,7 @@ from evaluation.uncertainty import (
     least_vertebrae,
     read_calibration,
 )
-from evaluation.uncertainty_scale import Scale, fit_scale
+from evaluation.rhlv.uncertainty_scale import Scale, fit_scale
 from util.errors import InputError
 
 UNKNOWN = np.full(4, np.nan)

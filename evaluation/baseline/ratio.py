@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.baseline import NO_NEIGHBOUR, Reference, restored_labels, undefined, with_overall
-from evaluation.body_shape import solid_columns
-from evaluation.surroundings import Surroundings, nearest_healthy, steps_away
+from evaluation.baseline.body_shape import solid_columns
+from evaluation.baseline.reference import NO_NEIGHBOUR, Reference, restored_labels, undefined, with_overall
+from evaluation.baseline.surroundings import Surroundings, nearest_healthy, steps_away
 from util.body_heights import THIRDS, measure_body, own_body, third_heights_mm
 from util.vertebrae import label_name, neighbours
 

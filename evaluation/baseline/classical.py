@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.baseline import Reference, undefined
-from evaluation.surroundings import Surroundings
+from evaluation.baseline.reference import Reference, undefined
+from evaluation.baseline.surroundings import Surroundings
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from dominate import tags as t
 
-from evaluation.report_page import MISSING, add_picture, add_table, number
-from evaluation.report_style import loss_tint
-from evaluation.rhlv_table import GRADE_COLUMNS, PARTS
+from evaluation.page.style import loss_tint
+from evaluation.page.writing import MISSING, add_picture, add_table, number
+from evaluation.rhlv.table import GRADE_COLUMNS, PARTS
 from util.body_heights import THIRDS
 
 

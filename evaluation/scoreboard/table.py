@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.benchmark_cohort import CALIBRATION, HELD_OUT, Place
-from evaluation.benchmark_measures import GENERATOR
-from evaluation.benchmark_metrics import severity
-from evaluation.benchmark_truth import Truth, shape_record, truth_of
 from evaluation.heights import relative_loss
-from evaluation.rhlv_table import PARTS
+from evaluation.rhlv.table import PARTS
+from evaluation.scoreboard.course import CALIBRATION, HELD_OUT, Place
+from evaluation.scoreboard.measures import GENERATOR
+from evaluation.scoreboard.metrics import severity
+from evaluation.scoreboard.truth import Truth, shape_record, truth_of
 from util.body_heights import THIRDS
 from util.errors import InputError
 from util.paths import read_json

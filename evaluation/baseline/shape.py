@@ -1,8 +1,9 @@
 """The target's shape reconstructed from its neighbours' in a basis of shapes, by least squares.
 
-After Sensale 2023, who gives L1 from T12 and L2 by plain SVD. Here shapes (`evaluation.body_shape`) of all
-levels are pooled, each as its deviation from its level's mean. Three deviations, of the upper neighbour, the
-target and the lower neighbour, are one vector x, and the N healthy triples of the fit are the rows of
+After Sensale 2023, who gives L1 from T12 and L2 by plain SVD. Here shapes (`evaluation.baseline.body_shape`)
+of all levels are pooled, each as its deviation from its level's mean. Three deviations, of the upper
+neighbour, the target and the lower neighbour, are one vector x, and the N healthy triples of the fit are the
+rows of
 X / sqrt(N) = U S V^T.
 With V_k the first k modes and V_known their rows for the neighbours that are there,
 
@@ -18,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.baseline import NO_NEIGHBOUR, Reference, restored_labels, undefined
-from evaluation.body_shape import (
+from evaluation.baseline.body_shape import (
     BLOCK_STARTS,
     BLOCKS,
     SHAPE_SIZE,
@@ -28,7 +28,8 @@ from evaluation.body_shape import (
     shape_heights_mm,
     solid_columns,
 )
-from evaluation.surroundings import Surroundings, nearest_healthy
+from evaluation.baseline.reference import NO_NEIGHBOUR, Reference, restored_labels, undefined
+from evaluation.baseline.surroundings import Surroundings, nearest_healthy
 from util.errors import InputError
 from util.vertebrae import label_name
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.benchmark_cohort import PHANTOM, Place
-from evaluation.benchmark_figures import PLOTS, draw_all
-from evaluation.benchmark_measures import GENERATOR
-from evaluation.benchmark_metrics import PAIRED_MEASURES
+from evaluation.scoreboard.course import PHANTOM, Place
+from evaluation.scoreboard.figures import PLOTS, draw_all
+from evaluation.scoreboard.measures import GENERATOR
+from evaluation.scoreboard.metrics import PAIRED_MEASURES
 from util.marked_page import fill_page
 from util.paths import atomic_path, make_folder, write_json
 from util.steps import ROOT, Step

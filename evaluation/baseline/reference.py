@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from evaluation.surroundings import Surroundings
+from evaluation.baseline.surroundings import Surroundings
 from util.body_heights import THIRDS
 from util.vertebrae import ANATOMICAL_ORDER
 

@@ -3,7 +3,7 @@
 RHLV compares a vertebra with what the others imply, from which people's vertebrae differ by a few percent: a
 healthy one that is 5 % lower than expected shows a loss of 5 % in every third. But fractures have shapes,
 most vertebrae have none, and a healthy one is as often larger than expected as smaller. Bayes' theorem weighs
-that. With r the residual of a healthy vertebra (`evaluation.uncertainty`),
+that. With r the residual of a healthy vertebra (`evaluation.rhlv.uncertainty`),
 
     log(1 - RHLV) = log(1 - loss) - r,
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.heights import GENANT_LIMITS, genant_grades
-from evaluation.uncertainty import Calibration
+from evaluation.rhlv.uncertainty import Calibration
 from util.body_heights import THIRDS
 from util.vertebrae import Cohort
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.heights import GENANT_LIMITS, genant_grades
-from evaluation.uncertainty_scale import Scale, fit_scale
+from evaluation.rhlv.uncertainty_scale import Scale, fit_scale
 from util.body_heights import THIRDS
 from util.errors import InputError
 from util.paths import read_json, write_json

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics import bootstrap_interval
-from evaluation.report_page import add_picture, add_table, number, with_interval
-from evaluation.rhlv_figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, save_figure
+from evaluation.page.writing import add_picture, add_table, number, with_interval
+from evaluation.rhlv.figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, save_figure
 from util.body_heights import THIRDS
 from util.paths import read_json
 

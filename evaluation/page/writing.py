@@ -8,7 +8,7 @@ from dominate import document
 from dominate import tags as t
 from dominate.util import raw
 
-from evaluation.report_style import STYLE
+from evaluation.page.style import STYLE
 
 NOTICE = ("Research software, not a medical device. Nothing on this page may guide the care of a patient. "
           "Figures from phantom spines show that the program measures what it says it measures; "

@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.benchmark_cohort import (
+from evaluation.grade_metrics import Resampling
+from evaluation.patient_sample import Sample, with_interval
+from evaluation.scoreboard.course import (
     HELD_OUT,
     Place,
     command,
@@ -24,12 +26,10 @@ from evaluation.benchmark_cohort import (
     loss_command,
     synthesis_command,
 )
-from evaluation.benchmark_measures import GENERATOR, measures
-from evaluation.benchmark_metrics import differences
-from evaluation.benchmark_table import tidy_table
-from evaluation.benchmark_truth import compare_shapes, is_compared
-from evaluation.grade_metrics import Resampling
-from evaluation.patient_sample import Sample, with_interval
+from evaluation.scoreboard.measures import GENERATOR, measures
+from evaluation.scoreboard.metrics import differences
+from evaluation.scoreboard.table import tidy_table
+from evaluation.scoreboard.truth import compare_shapes, is_compared
 from util.errors import InputError
 from util.stage import run_stage
 from util.steps import Step, run_steps

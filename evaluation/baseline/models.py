@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.baseline import Baseline
-from evaluation.baseline_classical import PosteriorBaseline, SixPointBaseline
-from evaluation.baseline_ratio import RatioBaseline, fit_ratio, ratio_from_json
-from evaluation.baseline_shape import ShapeBaseline, fit_shape, shape_from_json
-from evaluation.surroundings import Surroundings
+from evaluation.baseline.classical import PosteriorBaseline, SixPointBaseline
+from evaluation.baseline.ratio import RatioBaseline, fit_ratio, ratio_from_json
+from evaluation.baseline.reference import Baseline
+from evaluation.baseline.shape import ShapeBaseline, fit_shape, shape_from_json
+from evaluation.baseline.surroundings import Surroundings
 from util.errors import InputError
 from util.paths import read_json, write_json
 from util.vertebrae import LABELS, split_case

@@ -14,9 +14,9 @@ from util.vertebrae import Cohort, label_name, split_case
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.expected_loss import LossBelief
-    from evaluation.rhlv_records import MeasuredCase
-    from evaluation.uncertainty import LossUncertainty
+    from evaluation.rhlv.expected_loss import LossBelief
+    from evaluation.rhlv.records import MeasuredCase
+    from evaluation.rhlv.uncertainty import LossUncertainty
 
 PARTS = (*THIRDS, "overall")
 GRADE_COLUMNS = tuple(f"p_grade{grade}" for grade in range(1, len(GENANT_LIMITS) + 1))

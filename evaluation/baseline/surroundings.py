@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.straightened import read_straightened
-from evaluation.body_shape import BodyShape, body_shape
+from evaluation.baseline.body_shape import BodyShape, body_shape
 from util.body_heights import (
     UndefinedHeightError,
     ends_with_the_scan,

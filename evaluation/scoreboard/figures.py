@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation import benchmark_measures as of_rows
-from evaluation.benchmark_metrics import SEVERITIES
-from evaluation.rhlv_figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, save_figure
+from evaluation.rhlv.figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, save_figure
+from evaluation.scoreboard import measures as of_rows
+from evaluation.scoreboard.metrics import SEVERITIES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.expected_loss import LossBelief, LossPrior, believe
-from evaluation.rhlv_records import MeasuredCase
-from evaluation.uncertainty import (
+from evaluation.rhlv.expected_loss import LossBelief, LossPrior, believe
+from evaluation.rhlv.records import MeasuredCase
+from evaluation.rhlv.uncertainty import (
     SPECIFICITY_AIM,
     Calibration,
     LossUncertainty,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.rhlv_figures import ORIGINAL_COLOUR, SYNTHETIC_COLOUR, new_figure, save_figure
+from evaluation.rhlv.figures import ORIGINAL_COLOUR, SYNTHETIC_COLOUR, new_figure, save_figure
 from util.paths import atomic_path, fake_ct, fake_label, straightened_ct, straightened_label
 from util.run_log import curve
 from util.vertebrae import split_case

@@ -1,6 +1,6 @@
 """The benchmark's measures: what of a table's rows each one sums, and what it makes of the sums.
 
-The table has one row per vertebra of one method; `evaluation.benchmark_table` lists its columns. Undefined
+The table has one row per vertebra of one method; `evaluation.scoreboard.table` lists its columns. Undefined
 values are NaN and count nowhere; how many there are is reported beside the measures.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.benchmark_truth import read_truth
+from evaluation.scoreboard.truth import read_truth
 from util.body_heights import THIRDS
 from util.paths import atomic_path
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evaluation.uncertainty import LossUncertainty
+    from evaluation.rhlv.uncertainty import LossUncertainty
 
 LOSS_RANGE_PERCENT = (-30.0, 60.0)  # of every map, so that maps compare; beyond it the colour saturates
 ORIGINAL_COLOUR, SYNTHETIC_COLOUR, LOSS_COLOUR = "#c2410c", "#0f766e", "#1e293b"

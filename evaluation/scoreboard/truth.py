@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.benchmark_cohort import HELD_OUT, Place
-from evaluation.benchmark_measures import GENERATOR, ROUNDING
-from evaluation.body_overlap import overlap
+from evaluation.scoreboard.body_overlap import overlap
+from evaluation.scoreboard.course import HELD_OUT, Place
+from evaluation.scoreboard.measures import GENERATOR, ROUNDING
 from util.body_heights import THIRDS, own_body
 from util.errors import InputError
 from util.geometry import row_extent

@@ -1,7 +1,7 @@
 """From the benchmark's tidy table to its report: each method's measures, groups, differences, error budget.
 
 A pure function of the table: nothing is read or written. The table is that of
-`evaluation.benchmark_table`; rows of the split `val` are judged, the healthy ones of `test` calibrate.
+`evaluation.scoreboard.table`; rows of the split `val` are judged, the healthy ones of `test` calibrate.
 """
 
 import math
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation import benchmark_measures as of_rows
-from evaluation.benchmark_measures import GENERATOR
 from evaluation.grade_metrics import Resampling
 from evaluation.heights import genant_grades
 from evaluation.patient_sample import Measure, Sample, with_interval
-from evaluation.uncertainty import SPECIFICITY_AIM, conformal_threshold
+from evaluation.rhlv.uncertainty import SPECIFICITY_AIM, conformal_threshold
+from evaluation.scoreboard import measures as of_rows
+from evaluation.scoreboard.measures import GENERATOR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def judge(table: "pd.DataFrame", resampling: Resampling = DEFAULT_RESAMPLING) ->
 
     Args:
         table: tidy rows; those of the split `val` are judged, the healthy ones of `test` give each method its
-            threshold (`evaluation.uncertainty.conformal_threshold`).
+            threshold (`evaluation.rhlv.uncertainty.conformal_threshold`).
         resampling: of patients, for the 95 % intervals.
     """
     judged = table[table["split"] == "val"].reset_index(drop=True)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.straightened import read_straightened
-from evaluation.baseline import Reference
-from evaluation.baseline_models import MASK_METHODS, METHODS, Baselines, load_baselines
-from evaluation.body_shape import BodyShape
+from evaluation.baseline.body_shape import BodyShape
+from evaluation.baseline.models import MASK_METHODS, METHODS, Baselines, load_baselines
+from evaluation.baseline.reference import Reference
+from evaluation.baseline.surroundings import MeasuredBody, Surroundings, read_surroundings, surroundings_of
 from evaluation.heights import relative_loss
-from evaluation.rhlv_table import PARTS
-from evaluation.surroundings import MeasuredBody, Surroundings, read_surroundings, surroundings_of
+from evaluation.rhlv.table import PARTS
 from util.errors import InputError
 from util.paths import atomic_path, fake_label, read_json, straightened_ct, straightened_label, write_json
 from util.vertebrae import LABELS, Cohort, healthy_labels, label_name, split_case

@@ -1,0 +1,1 @@
+"""The parts of measuring the relative height loss: intervals, records, table, pictures."""

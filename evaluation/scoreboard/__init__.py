@@ -1,0 +1,1 @@
+"""The benchmark's parts: its course, truth, measures, metrics, page."""
