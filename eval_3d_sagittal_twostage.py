@@ -2,7 +2,7 @@
 
     python eval_3d_sagittal_twostage.py --name HealthiVert_experiment
     python eval_3d_sagittal_twostage.py --checkpoint weights/phantom_sagittal.safetensors \
-        weights/phantom_coronal.safetensors
+        --checkpoint_coronal weights/phantom_coronal.safetensors
 
 Writes `<output>/CT_fake/<case>.nii.gz`, `<output>/label_fake/<case>.nii.gz` (256 x 256 x 64, uint8, with the
 affine of the straightened case) and `<output>/synthesis.csv` (predicted heights in mm). In spite of the
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = TestOptions().parse(argv)
 
     from models import case_synthesis as synthesis
+    from models.synthesis_records import write_table
     from util.device import choose_device
     from util.paths import make_folder
     from util.stage import run_stage
@@ -35,15 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     cohort = read_cohort(args.cohort)
     cases = synthesis.chosen_cases(cohort.cases(None if args.split == "all" else args.split), args.cases)
     threads = synthesis.share_cores(args.jobs, args.threads)
+    device = choose_device(args.device)
+    batch_slices = args.batch_slices or synthesis.BATCH_SLICES[device.partition(":")[0]]
     settings = synthesis.SynthesisSettings(
         args.dataroot, make_folder(args.output), args.checkpoints, args.heatmaps, args.iterative,
-        cohort.grades, args.heights, choose_device(args.device), args.batch_slices, args.amp, threads)
+        cohort.fractured(), args.heights, device, batch_slices, args.amp, threads)
     synthesis.check_models(settings, args.jobs)
     digest = synthesis.recipe(settings)
     status = run_stage(
         "synthesis", partial(synthesis.synthesize_case, settings, digest), cases,
-        partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite)
-    print(f"heights: {synthesis.write_table(args.output)}")
+        partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite,
+        together=partial(synthesis.synthesize_cases, settings, digest))
+    print(f"heights: {write_table(args.output)}")
     return status
 
 

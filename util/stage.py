@@ -11,9 +11,13 @@ from pathlib import Path
 
 from util.errors import InputError
 
+# Works on cases as it likes; tells each that is done, and what it says or how it failed.
+Together = Callable[[Sequence[str]], Iterable[tuple[str, Future[str | None]]]]
+
 
 def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str],
-              is_complete: Callable[[str], bool], *, jobs: int = 1, overwrite: bool = False) -> int:
+              is_complete: Callable[[str], bool], *, jobs: int = 1, overwrite: bool = False,
+              together: Together | None = None) -> int:
     """Do a piece of work for every case that is not complete, and say what became of each.
 
     A case that fails does not stop the others. What a case has to say (`work` returns a text) is printed.
@@ -25,6 +29,8 @@ def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str
         is_complete: tells which cases need no work.
         jobs: processes.
         overwrite: do complete cases too.
+        together: does the work of several cases side by side, within one process; without it they are done
+            one after the other where `jobs` is 1.
 
     Returns:
         The exit status: 0, or 1 if any case failed.
@@ -34,7 +40,7 @@ def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str
     waiting = [case for case in cases if overwrite or not is_complete(case)]
     failures: dict[str, str] = {}
     with tqdm(total=len(waiting), desc=title, unit="case", disable=None if waiting else True) as bar:
-        for case, message, failure in _outcomes(partial(_attempt, work), waiting, jobs):
+        for case, message, failure in _outcomes(work, waiting, jobs, together):
             bar.update()
             if failure:
                 failures[case] = failure
@@ -62,8 +68,13 @@ def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
         return case, None, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
-def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int) -> Iterable[Outcome]:
+def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int,
+              together: Together | None) -> Iterable[Outcome]:
     """Yield the outcome of each case as it is there."""
+    attempt = partial(_attempt, work)
+    if jobs == 1 and together:
+        yield from (_attempt(lambda _, done=done: done.result(), case) for case, done in together(cases))
+        return
     if jobs == 1 or len(cases) < 2:
         yield from map(attempt, cases)
         return

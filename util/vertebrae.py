@@ -89,6 +89,12 @@ class Cohort:
             patients.setdefault(patient, {})[label] = grade
         return patients
 
+    def fractured(self) -> dict[str, set[int]]:
+        """Return the labels of the vertebrae graded above 0, of each patient that has any."""
+        found = {patient: {label for label, grade in grades.items() if grade > 0}
+                 for patient, grades in self.grades_of_patients.items()}
+        return {patient: labels for patient, labels in found.items() if labels}
+
     def split_of(self, case: str) -> str:
         """Return the split that holds a case."""
         return next(split for split, cases in self.splits.items() if case in cases)
