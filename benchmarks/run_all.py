@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.comparison import Row, add_arguments, read_settings, table, write_rows
 from util.cli import run_script
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("loader",)
 
 
 def build_parser() -> argparse.ArgumentParser:
