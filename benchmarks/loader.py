@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.comparison import Row, Settings, alternate, run_benchmark
 from benchmarks.phantom_data import PhantomData, phantom_data
 from util.cli import run_script
+from util.vertebrae import read_cohort, split_case
 
 if TYPE_CHECKING:
     from data.aligned_dataset import Draw, VertebraSlices
@@ -39,7 +40,8 @@ def measure(settings: Settings) -> list[Row]:
 
     data = phantom_data(settings.scratch, settings.jobs)
     cutter = cutter_of(data)
-    vertebrae, building = build(cutter, settings)
+    healthy = [case for case, grade in read_cohort(data.cohort).grades.items() if grade == 0]
+    vertebrae, building = build(healthy, cutter, settings)
     stores = {"loader": SliceStore(vertebrae, settings.device)}
     if settings.device.startswith("cuda"):
         stores["loader_gpu"] = SliceStore(vertebrae, settings.device, on_device=True)
@@ -48,18 +50,17 @@ def measure(settings: Settings) -> list[Row]:
 
 def cutter_of(data: PhantomData) -> "SliceCutter":
     """Return how training cuts the cohort with its own flags."""
-    from data.slice_files import SliceCutter
-    from util.vertebrae import read_cohort
+    from data.slice_files import SliceCutter, fractured_labels
 
-    return SliceCutter(read_cohort(data.cohort), data.dataroot, data.heatmaps, "sagittal", CROP_COLS, 0)
+    fractured = fractured_labels(read_cohort(data.cohort), healthy_max_grade=0)
+    return SliceCutter(data.dataroot, data.heatmaps, "sagittal", CROP_COLS, fractured)
 
 
-def build(cutter: "SliceCutter",
+def build(cases: list[str], cutter: "SliceCutter",
           settings: Settings) -> tuple[list["VertebraSlices"], dict[str, Any]]:
-    """Build the store of the healthy vertebrae anew, then find all of it; return both and what it took."""
+    """Build a store anew, then find all of it; return the vertebrae and what it took."""
     from data.slice_reading import read_stored
 
-    cases = [case for case, grade in cutter.cohort.grades.items() if grade == 0]
     folder = settings.scratch / "loader_slices"
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.perf_counter()
@@ -116,8 +117,6 @@ def plain_slices(store: "SliceStore", draw: "Draw", cutter: "SliceCutter") -> np
 def plain_slice(case: str, place: int, cutter: "SliceCutter") -> np.ndarray:
     """Return one slice of a case, (4, R, C) uint8."""
     import nibabel as nib
-
-    from util.vertebrae import split_case
 
     images: list[Any] = [nib.load(path) for path in cutter.volumes(case)]
     ct, label, heat = (image.get_fdata() for image in images)                             # float64

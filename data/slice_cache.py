@@ -88,12 +88,11 @@ class SliceStore:
 
     def _describe(self, vertebrae: Sequence[VertebraSlices], device: str) -> None:
         """Keep what goes with each slice on the device, (N,) each."""
-        repeats = self.first.diff()
-        top, bottom = (torch.tensor(rows, dtype=torch.long).repeat_interleave(repeats).to(device)
-                       for rows in ([vertebra.top for vertebra in vertebrae],
-                                    [vertebra.bottom for vertebra in vertebrae]))
+        extents = torch.tensor([(vertebra.top, vertebra.bottom) for vertebra in vertebrae]).reshape(-1, 2)
+        extents = extents.long().repeat_interleave(self.first.diff(), 0)                  # (N, 2)
         distance = np.concatenate([np.zeros(0, np.float32), *(vertebra.distance for vertebra in vertebrae)])
-        self.top, self.bottom, self.distance = top, bottom, torch.from_numpy(distance).to(device)
+        self.top, self.bottom = extents.to(device).unbind(1)
+        self.distance = torch.from_numpy(distance).to(device)
 
     def __len__(self) -> int:
         return len(self.cases)

@@ -8,7 +8,7 @@ the folder may be, at any time: what is missing is cut again, and a run that has
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,14 @@ import numpy as np
 from data.aligned_dataset import VertebraSlices, cut_vertebra, load_case
 from util.errors import InputError
 from util.paths import atomic_path, heatmap_path, make_folder, straightened_ct, straightened_label
-from util.vertebrae import ANATOMICAL_ORDER, Cohort, healthy_labels, split_case
+from util.vertebrae import ANATOMICAL_ORDER, Cohort, split_case
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1        # raise it whenever the same volumes and flags give other slices or heights than before
 DIGEST = "sha256"
+ARRAYS = ("images", "distance", "heights_mm", "extent")  # of a file
 
 
 class StoreError(InputError):
@@ -36,20 +37,18 @@ class SliceCutter:
     """What slices are cut from, and how.
 
     Attributes:
-        cohort: says which vertebrae are healthy.
         dataroot: holds CT/ and label/.
         heatmaps: folder of heatmaps; None to do without.
         plane: `sagittal` or `coronal`.
         crop_cols: central columns that are kept.
-        healthy_max_grade: highest Genant grade that counts as healthy.
+        fractured: labels by patient that do not count as healthy neighbours.
     """
 
-    cohort: Cohort
     dataroot: Path
     heatmaps: Path | None
     plane: str
     crop_cols: int
-    healthy_max_grade: int
+    fractured: Mapping[str, Collection[int]]
 
     def cut(self, case: str) -> VertebraSlices:
         """Read a case and keep its slices.
@@ -80,8 +79,18 @@ class SliceCutter:
         return paths if self.heatmaps is None else [*paths, heatmap_path(self.heatmaps, case)]
 
     def healthy(self, case: str) -> set[int]:
-        """Return the labels that count as healthy in a case's patient."""
-        return healthy_labels(self.cohort, split_case(case)[0], ANATOMICAL_ORDER, self.healthy_max_grade)
+        """Return the labels that count as healthy in a case's patient, whether they are there or not."""
+        return set(ANATOMICAL_ORDER) - set(self.fractured.get(split_case(case)[0], ()))
+
+
+def fractured_labels(cohort: Cohort, healthy_max_grade: int) -> dict[str, set[int]]:
+    """Return, for each patient who has any, the labels that are graded above what counts as healthy."""
+    fractured: dict[str, set[int]] = {}
+    for case, grade in cohort.grades.items():
+        if grade > healthy_max_grade:
+            patient, label = split_case(case)
+            fractured.setdefault(patient, set()).add(label)
+    return fractured
 
 
 def file_digest(path: Path) -> str:
@@ -120,9 +129,10 @@ def write_slices(path: Path, vertebra: VertebraSlices) -> None:
 
     heights_mm = np.empty(0) if vertebra.heights_mm is None else vertebra.heights_mm
     # safetensors writes memory as it lies there; stacked slices of a volume do not lie in C order.
-    arrays = {"images": np.ascontiguousarray(vertebra.images), "distance": vertebra.distance,
-              "heights_mm": heights_mm, "extent": np.array([vertebra.top, vertebra.bottom])}
-    content = save(arrays, {DIGEST: _digest(list(arrays.values()))})
+    extent = np.array([vertebra.top, vertebra.bottom])
+    arrays = dict(zip(ARRAYS, (np.ascontiguousarray(vertebra.images), vertebra.distance, heights_mm, extent),
+                      strict=True))
+    content = save(arrays, {DIGEST: _digest(arrays)})
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
@@ -146,7 +156,7 @@ def map_slices(path: Path, case: str) -> VertebraSlices | None:
 
     try:
         with safe_open(path, framework="pt") as file:
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in ARRAYS}
             digest = (file.metadata() or {}).get(DIGEST)
     except FileNotFoundError:
         return None
@@ -156,17 +166,18 @@ def map_slices(path: Path, case: str) -> VertebraSlices | None:
                              f"more; raise vm.max_map_count (sysctl), or use --cache none") from error
         return None
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    if digest != _digest([arrays[name] for name in ("images", "distance", "heights_mm", "extent")]):
+    if digest != _digest(arrays):
         return None
     top, bottom = arrays["extent"].tolist()
-    heights_mm = arrays["heights_mm"] if arrays["heights_mm"].size else None
-    return VertebraSlices(case, arrays["images"], arrays["distance"], top, bottom, heights_mm)
+    heights_mm = arrays["heights_mm"].copy() if arrays["heights_mm"].size else None
+    # Copies, since the smallest view keeps the whole file mapped when the images are no longer wanted.
+    return VertebraSlices(case, arrays["images"], arrays["distance"].copy(), top, bottom, heights_mm)
 
 
-def _digest(arrays: Sequence[np.ndarray]) -> str:
-    """Return the digest of arrays' shapes and bytes."""
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the digest of arrays' types, shapes and bytes."""
     digest = hashlib.new(DIGEST)
-    for array in arrays:
-        digest.update(str(array.shape).encode())
+    for array in arrays.values():
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(array.data)
     return digest.hexdigest()

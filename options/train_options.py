@@ -48,7 +48,7 @@ class TrainOptions(BaseOptions):
         self._add_watching(parser)
 
     def _add_slices(self, parser: argparse.ArgumentParser) -> None:
-        add = parser.add_argument_group("slices", "cut once from the volumes").add_argument
+        add = parser.add_argument_group("slices", "each is cut once from its volumes").add_argument
         add("--cache", choices=("auto", "memory", "device", "none"), default="auto",
             help="where slices are kept: mapped into memory from --cache_dir; all on the device that trains; "
             "nowhere, so that volumes are read for each draw (slow); auto is device on a GPU where they fill "

@@ -17,7 +17,6 @@ from data.slice_files import SliceCutter
 from data.slice_input import RawSlices, build_slice_input, build_slice_truth
 from options.train_options import TrainOptions
 from util.errors import InputError
-from util.vertebrae import read_cohort
 
 GIGABYTE = 10**9
 PLACES = ("memory", "device", "none")
@@ -74,7 +73,7 @@ def test_every_place_gives_the_same_slices(kept: dict[str, CohortSlices]) -> Non
 
 def test_the_plain_loop_of_the_benchmark_gives_the_same_slices(boxes: BoxCohort,
                                                                kept: dict[str, CohortSlices]) -> None:
-    cutter = SliceCutter(read_cohort(boxes.path), boxes.dataroot, boxes.heatmaps, "sagittal", 128, 0)
+    cutter = SliceCutter(boxes.dataroot, boxes.heatmaps, "sagittal", 128, {})
     store = kept["memory"].train
     draw = draws(store)[0]
     plain, raw = plain_slices(store, draw, cutter), store.gather(draw)
@@ -98,7 +97,7 @@ def test_draws_follow_where_vertebrae_have_different_numbers_of_slices() -> None
 
 def test_on_the_device_nothing_asks_the_host(boxes: BoxCohort) -> None:
     """The meta device holds no values, so whatever looked at one to go on would fail."""
-    cutter = SliceCutter(read_cohort(boxes.path), boxes.dataroot, boxes.heatmaps, "sagittal", 128, 0)
+    cutter = SliceCutter(boxes.dataroot, boxes.heatmaps, "sagittal", 128, {})
     store = SliceStore([cutter.cut(case) for case in ("p0_19", "p0_20", "p1_19")], "meta", on_device=True)
     for draw in draws(store):
         assert draw.augmentation is not None
