@@ -153,7 +153,7 @@ def test_slices_survive_their_file(tmp_path: Path) -> None:
     assert np.array_equal(mapped.images, vertebra.images)
 
 
-def test_no_damage_to_a_header_goes_unnoticed(tmp_path: Path) -> None:
+def test_damage_of_any_byte_is_noticed(tmp_path: Path) -> None:
     vertebra = VertebraSlices("p_20", np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2),
                               np.array([-1, 1], np.float32), 3, 9, np.array([20.0, 21.0, 22.0]))
     path = tmp_path / "a.safetensors"
@@ -161,9 +161,7 @@ def test_no_damage_to_a_header_goes_unnoticed(tmp_path: Path) -> None:
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
-        mapped = map_slices(path, "p_20")
-        if mapped is not None:  # a name in the header that nobody reads
-            assert_same(mapped, vertebra)
+        assert map_slices(path, "p_20") is None, place
 
 
 def test_the_format_s_number_is_raised_when_the_cut_changes() -> None:
