@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check_writable(run_folder(options))
     device = choose_device(options.device)
-    slices = read_cohort_slices(options)
+    slices = read_cohort_slices(options, device)
     model = create_model(options, device)
     settings = resolved(options) | model.settings()
     print("\n".join(f"{name}: {value}" for name, value in settings.items()))

@@ -9,7 +9,7 @@ anywhere.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,21 @@ class CaseVolumes(NamedTuple):
     affine: np.ndarray          # 4x4 of the uncropped volume
 
 
+class SliceImages(Protocol):
+    """Images of a vertebra's slices, as an array (S, K, R, C) uint8 has them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        """Return one slice, (K, R, C)."""
+        ...
+
+
 @dataclass(frozen=True)
 class VertebraSlices:
     """The slices of one vertebra that may be drawn, in one plane.
@@ -55,7 +70,7 @@ class VertebraSlices:
     """
 
     case: str
-    images: np.ndarray
+    images: SliceImages
     distance: np.ndarray
     top: int
     bottom: int

@@ -111,7 +111,7 @@ def test_a_grade_may_count_as_healthy(boxes: BoxCohort) -> None:
 
 def test_without_heatmaps_attention_sees_none(boxes: BoxCohort) -> None:
     slices = read(boxes, "--attention", "none", "--heatmaps", "/nowhere")
-    assert slices.train.images[0].shape[1] == 2
+    assert slices.train.images.parts[0].shape[1] == 2
     assert not slices.train.gather(central_draw(slices.train)).heatmap.any()
 
 
