@@ -50,9 +50,9 @@ def measure(settings: Settings) -> list[Row]:
 
 def cutter_of(data: PhantomData) -> "SliceCutter":
     """Return how training cuts the cohort with its own flags."""
-    from data.slice_files import SliceCutter, fractured_labels
+    from data.slice_files import SliceCutter
 
-    fractured = fractured_labels(read_cohort(data.cohort), healthy_max_grade=0)
+    fractured = read_cohort(data.cohort).fractured()
     return SliceCutter(data.dataroot, data.heatmaps, "sagittal", CROP_COLS, fractured)
 
 

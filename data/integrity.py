@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from data.aligned_dataset import MAKE_HEATMAPS
 from data.slice_cache import SliceStore, choose_cache
-from data.slice_files import SliceCutter, fractured_labels
+from data.slice_files import SliceCutter
 from data.slice_reading import read_stored, read_unstored
 from data.straightened import STRAIGHTEN
 from util.errors import InputError
@@ -40,7 +40,7 @@ def read_cohort_slices(options: Namespace, device: str = "cpu") -> CohortSlices:
     wanted = {split: healthy_cases(cohort, split, options.healthy_max_grade) for split in ("train", "test")}
     problems = missing_files(cohort, options.dataroot, heatmaps)
     cutter = SliceCutter(options.dataroot, heatmaps, options.plane, options.crop_cols,
-                         fractured_labels(cohort, options.healthy_max_grade))
+                         cohort.fractured(options.healthy_max_grade))
     sound = [case for cases in wanted.values() for case in cases if case not in problems]
     cache = "none" if options.dry_run else options.cache  # a dry run writes nothing
     read = (read_unstored(sound, cutter, options.jobs) if cache == "none" else

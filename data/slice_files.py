@@ -18,7 +18,7 @@ import numpy as np
 from data.aligned_dataset import VertebraSlices, cut_vertebra, load_case
 from util.errors import InputError
 from util.paths import atomic_path, heatmap_path, make_folder, straightened_ct, straightened_label
-from util.vertebrae import ANATOMICAL_ORDER, Cohort, split_case
+from util.vertebrae import ANATOMICAL_ORDER, split_case
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,16 +81,6 @@ class SliceCutter:
     def healthy(self, case: str) -> set[int]:
         """Return the labels that count as healthy in a case's patient, whether they are there or not."""
         return set(ANATOMICAL_ORDER) - set(self.fractured.get(split_case(case)[0], ()))
-
-
-def fractured_labels(cohort: Cohort, healthy_max_grade: int) -> dict[str, set[int]]:
-    """Return, for each patient who has any, the labels that are graded above what counts as healthy."""
-    fractured: dict[str, set[int]] = {}
-    for case, grade in cohort.grades.items():
-        if grade > healthy_max_grade:
-            patient, label = split_case(case)
-            fractured.setdefault(patient, set()).add(label)
-    return fractured
 
 
 def file_digest(path: Path) -> str:

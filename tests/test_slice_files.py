@@ -17,7 +17,7 @@ from box_spine import AFFINE, BoxCohort, write_box_cohort
 from data import slice_reading
 from data.aligned_dataset import CaseVolumes, VertebraSlices, cut_vertebra
 from data.integrity import read_cohort_slices
-from data.slice_files import FORMAT, SliceCutter, fractured_labels, map_slices, write_slices
+from data.slice_files import FORMAT, SliceCutter, map_slices, write_slices
 from data.slice_reading import read_stored
 from options.train_options import TrainOptions
 from util.errors import InputError
@@ -47,7 +47,7 @@ def own_boxes(boxes: BoxCohort, tmp_path: Path) -> BoxCohort:
 def cutter_of(boxes: BoxCohort) -> SliceCutter:
     """What training makes of its flags."""
     return SliceCutter(boxes.dataroot, boxes.heatmaps, "sagittal", 128,
-                       fractured_labels(read_cohort(boxes.path), 0))
+                       read_cohort(boxes.path).fractured())
 
 
 def assert_same(one: VertebraSlices, other: VertebraSlices) -> None:

@@ -73,7 +73,7 @@ def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int
     """Yield the outcome of each case as it is there."""
     attempt = partial(_attempt, work)
     if jobs == 1 and together:
-        yield from (_attempt(lambda _, done=done: done.result(), case) for case, done in together(cases))
+        yield from (_attempt(partial(_result, done), case) for case, done in together(cases))
         return
     if jobs == 1 or len(cases) < 2:
         yield from map(attempt, cases)
@@ -86,6 +86,11 @@ def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int
                 yield future.result()
             except Exception as error:  # the process died, of memory most often
                 yield futures[future], None, f"the process ended ({error}); try again with fewer --jobs"
+
+
+def _result(done: Future[str | None], _case: str) -> str | None:
+    """Return what work that is done has to say, or raise what ended it."""
+    return done.result()
 
 
 def _one_thread() -> None:

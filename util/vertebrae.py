@@ -89,9 +89,9 @@ class Cohort:
             patients.setdefault(patient, {})[label] = grade
         return patients
 
-    def fractured(self) -> dict[str, set[int]]:
-        """Return the labels of the vertebrae graded above 0, of each patient that has any."""
-        found = {patient: {label for label, grade in grades.items() if grade > 0}
+    def fractured(self, healthy_max_grade: int = 0) -> dict[str, set[int]]:
+        """Return the labels of the vertebrae graded above what counts as healthy, of each patient with any."""
+        found = {patient: {label for label, grade in grades.items() if grade > healthy_max_grade}
                  for patient, grades in self.grades_of_patients.items()}
         return {patient: labels for patient, labels in found.items() if labels}
 
