@@ -25,7 +25,7 @@ Attention = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def plain_contextual_attention(features: "Tensor", gap: "Tensor") -> "Tensor":
-    """Rebuild features (B, C, R, W) from their patches outside the gap (B, 1, k R, k W), a sample at a time."""
+    """Rebuild features (B, C, R, W) from patches outside the gap (B, 1, k R, k W), a sample at a time."""
     import torch
 
     samples = zip(features.split(1), gap.split(1), strict=True)
@@ -62,8 +62,7 @@ def fuse_one(scores: "Tensor", rows: int, columns: int) -> "Tensor":
 
 
 def sample(device: str) -> tuple["Tensor", "Tensor"]:
-    """Return random features >= 0 as the published layer before gives them, and a gap that lies elsewhere in
-    each sample."""
+    """Return random features, >= 0 as those that the network gives, and a gap elsewhere in each sample."""
     import torch
 
     random = torch.Generator().manual_seed(SEED)

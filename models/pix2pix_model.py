@@ -110,6 +110,11 @@ class Pix2PixModel(BaseModel):
 
     def objective_terms(self, output: GeneratorOutput, composed: Tensor) -> dict[str, Tensor]:
         """Return the terms of the objective whose weight is not zero, unweighted, by their names."""
+        terms = self.reconstruction_terms(output, composed)
+        return terms | {"gan": self._adversarial(composed, output.body)} if self.weights.gan > 0 else terms
+
+    def reconstruction_terms(self, output: GeneratorOutput, composed: Tensor) -> dict[str, Tensor]:
+        """Return those of `objective_terms` that compare with the truth."""
         truth = self.truth
         everywhere = truth.ct.new_ones(1)  # outside the restored rows the composed CT equals the true one
         terms = {
@@ -120,7 +125,6 @@ class Pix2PixModel(BaseModel):
             "edge": lambda: edge_loss(output.body, truth.body),
             "height": lambda: relative_height_loss(output.height_mm, truth.height_mm),
             "coarse_height": lambda: relative_height_loss(output.coarse_height_mm, truth.height_mm),
-            "gan": lambda: self._adversarial(composed, output.body),
         }
         return {name: term() for name, term in terms.items() if getattr(self.weights, name) > 0}
 
