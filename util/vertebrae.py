@@ -90,7 +90,7 @@ class Cohort:
         return patients
 
     def fractured(self, healthy_max_grade: int = 0) -> dict[str, set[int]]:
-        """Return the labels of the vertebrae graded above what counts as healthy, of each patient with any."""
+        """Return the labels graded above what counts as healthy, of each patient who has any."""
         found = {patient: {label for label, grade in grades.items() if grade > healthy_max_grade}
                  for patient, grades in self.grades_of_patients.items()}
         return {patient: labels for patient, labels in found.items() if labels}
