@@ -8,6 +8,7 @@ from models.agreed_height import DRAWN, ImpliedHeight, WantedHeight
 from models.height_prior import HeightPrior
 from models.slice_generation import Scan
 from util.body_heights import ends_with_the_scan, third_heights
+from util.volume import present_labels
 
 
 def height_chooser(scan: Scan, target: int, heights: str,
@@ -23,7 +24,7 @@ def height_chooser(scan: Scan, target: int, heights: str,
 
 def whole_heights_mm(scan: Scan, target: int) -> dict[int, np.ndarray]:
     """Return the heights in mm of the thirds (3,) of every vertebra but the target that is wholly there."""
-    present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0, target}
+    present = set(present_labels(scan.label)) - {target}
     return third_heights(scan.label, [other for other in present if not is_cut_off(scan, other)])
 
 

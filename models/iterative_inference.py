@@ -22,6 +22,7 @@ from models.shared_passes import Steps, in_turn
 from models.slice_generation import PlaneFrame, Scan, generate_plane, sampled_height_mm
 from util.geometry import row_extent
 from util.vertebrae import neighbours
+from util.volume import present_labels
 
 TINY = 1e-6  # what no plane has drawn counts as nothing
 
@@ -91,8 +92,7 @@ def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterativ
 
 def restorable_neighbours(scan: Scan, label: int, wanted: Collection[int] | None = None) -> list[int]:
     """Return the adjacent vertebrae, upper first, that are wanted and wholly in the scan."""
-    present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0}
-    adjacent = [other for other in neighbours(label, present) if other is not None]
+    adjacent = [other for other in neighbours(label, present_labels(scan.label)) if other is not None]
     return [other for other in adjacent
             if (wanted is None or other in wanted) and not is_cut_off(scan, other)]
 
