@@ -110,9 +110,10 @@ def compare_steps(default: Curve, published: Curve) -> list[dict[str, Any]]:
     rows = []
     for metric in METRICS:
         sign = -1 if metric in FALLING else 1
-        best = max(published, key=lambda row, sign=sign, metric=metric: sign * row[metric])
-        reached = [row for row in default if sign * row[metric] >= sign * best[metric]]
-        first = reached[0] if reached else dict.fromkeys(AXES)
+        goodness = [sign * row[metric] for row in published]
+        best = published[goodness.index(max(goodness))]
+        reached = [row for row in default if sign * row[metric] >= max(goodness)]
+        first: Any = reached[0] if reached else dict.fromkeys(AXES)
         share = first["step"] / best["step"] if reached and best["step"] else None
         rows.append({"metric": metric, "best": best[metric], "share_of_steps": share}
                     | {f"published_{axis}": best[axis] for axis in AXES}
