@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.comparison import Row, add_arguments, read_settings, table, write_rows
 from util.cli import run_script
 
-MODULES: tuple[str, ...] = ("contextual_attention", "train_step")
+MODULES: tuple[str, ...] = ()
 
 
 def build_parser() -> argparse.ArgumentParser:
