@@ -40,7 +40,7 @@ def attend_one(features: "Tensor", gap: "Tensor") -> "Tensor":
     channels, rows, columns = half.shape[1:]
     large = functional.unfold(features, 4, stride=2, padding=1)[0].T.reshape(-1, channels, 4, 4)
     small = functional.unfold(half, 3, padding=1)[0].T.reshape(-1, channels, 3, 3)
-    length = small.square().sum((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-4)
+    length = small.flatten(1).norm(dim=1).clamp_min(1e-4)[:, None, None, None]
     scores = functional.conv2d(half, small / length, padding=1)                    # (1, N, r, w)
     scores = fuse_one(scores.reshape(1, 1, rows * columns, rows * columns), rows, columns)
     seen_gap = functional.interpolate(gap, size=(rows, columns), mode="nearest")

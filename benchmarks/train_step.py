@@ -19,7 +19,7 @@ from benchmarks.comparison import Row, Settings, alternate, run_benchmark, secon
 from util.cli import run_script
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from data.slice_input import RawSlices
     from models.pix2pix_model import Pix2PixModel
@@ -90,6 +90,13 @@ def settle(model: "Pix2PixModel") -> None:
                     _ = module.weight
 
 
+def in_plain_order(network: "nn.Module") -> Any:
+    """Return a copy whose weights lie in memory channel by channel."""
+    import torch
+
+    return deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
 class PlainStep:
     """The step as published, with copies of a model's networks."""
 
@@ -105,8 +112,7 @@ class PlainStep:
         from models.pix2pix_model import BETA2
 
         self.model, self.crops = model, crops
-        self.generator, discriminators = (deepcopy(network).to(memory_format=torch.contiguous_format)
-                                          for network in model.networks.values())
+        self.generator, discriminators = (in_plain_order(network) for network in model.networks.values())
         self.discriminators = [discriminators.image, discriminators.mask, discriminators.target]
         rate = model.optimizers["generator"].param_groups[0]["lr"]
         self.optimizers = [torch.optim.Adam(network.parameters(), rate, (0.5, BETA2), foreach=False)
@@ -148,15 +154,17 @@ class PlainStep:
 
     def _step_generator(self, output: Any, composed: "Tensor") -> None:
         """Judge the restored again, add the other terms, and update."""
+        import torch
+
         from models.losses import gan_loss
 
         weights = self.model.weights
         self._freeze(True)
         self.optimizers[0].zero_grad()
         views = zip(self.discriminators, self._views(composed, output.body), strict=True)
-        adversarial = sum(gan_loss(judge(view), True) for judge, view in views) / 3
+        adversarial = torch.stack([gan_loss(judge(view), True) for judge, view in views]).mean()
         terms = self.model.reconstruction_terms(output, composed) | {"gan": adversarial}
-        total = sum(getattr(weights, name) * term for name, term in terms.items())
+        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         total.backward()
         self.optimizers[0].step()
         self.losses |= {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}

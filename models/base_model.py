@@ -1,5 +1,6 @@
 """What every trained model has: networks, an optimiser for each, and a state that can be saved whole."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -75,9 +76,9 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         InputError: it cannot be done, as without a C++ compiler.
     """
-    double = torch.compile(lambda values: values * 2, options={"force_disable_caches": True})
+    length = 2 + time.time_ns() % 2**20  # of no earlier call, whose result would be found in a cache
     try:
-        double(torch.ones(2, device=device))
+        torch.compile(lambda values: values * 2)(torch.ones(length, device=device))
     except Exception as error:  # torch, Triton and the compiler each raise their own
         reason = str(error).strip().partition("\n")[0]
         needed = "C++ compiler" if device.type == "cpu" else "Triton and C compiler"

@@ -55,7 +55,7 @@ class SpectralConv(nn.Module):
 
         In full precision always: the hooks that compute it run here, not under autocast.
         """
-        with torch.autocast(self.conv.bias.device.type, enabled=False):
+        with torch.autocast(next(self.conv.parameters()).device.type, enabled=False):
             for normalise in self.conv._forward_pre_hooks.values():
                 normalise(self.conv, ())
         return self.conv.weight
@@ -93,7 +93,7 @@ def convolve_jointly(layers: Sequence[SpectralConv], features: Tensor, *planes: 
         (B, 1, R, C) each.
     """
     weight = torch.cat([layer.weight() for layer in layers])                       # (heads, in, 3, 3)
-    bias = torch.cat([layer.conv.bias for layer in layers])
+    bias = torch.cat([layer.conv.bias for layer in layers if layer.conv.bias is not None])
     result = functional.conv2d(features, weight[:, :features.shape[1]], bias, padding=1)
     for channel, plane in enumerate(planes, start=features.shape[1]):
         result += functional.conv2d(plane, weight[:, channel:channel + 1], padding=1)

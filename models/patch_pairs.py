@@ -54,8 +54,8 @@ def sum_diagonals(scores: Tensor, shape: Sequence[int], stages: Sequence[Stage])
     for stage in stages:
         spare.copy_(scores)
         for earlier, later in stage:
-            total[earlier] += term[later]
-            total[later] += term[earlier]
+            total[earlier].add_(term[later])
+            total[later].add_(term[earlier])
     return scores
 
 

@@ -73,9 +73,9 @@ class Pix2PixModel(BaseModel):
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
-        context = [rows.to(self.device, non_blocking=True) for rows in (context_above, context_below)]
-        self.seen = build_slice_input(raw, *context)
-        self.truth = build_slice_truth(raw, *context)
+        above, below = (rows.to(self.device, non_blocking=True) for rows in (context_above, context_below))
+        self.seen = build_slice_input(raw, above, below)
+        self.truth = build_slice_truth(raw, above, below)
         self.body = raw.body.float()                                             # (B, 1, R, C) original frame
 
     def optimize_parameters(self) -> None:

@@ -93,8 +93,8 @@ class TrainOptions(BaseOptions):
         add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
         add("--stop_after", type=whole_number(1),
             help="stop and save after so many steps of this call, to go on later with --continue_train")
-        add("--compile", action="store_true", help="compile the networks in the first step, which takes a "
-            "minute or more; needs a C++ compiler")
+        add("--compile", action="store_true", help="compile the networks in the first step, which takes "
+            "minutes, on a GPU less; needs a C++ compiler")
         add("--dry_run", action="store_true", help="check everything, train nothing, write nothing")
 
     def _add_objective(self, parser: argparse.ArgumentParser) -> None:
