@@ -28,7 +28,7 @@ class SliceStore:
             row[:len(vertebra.distance)] = slice_weights(vertebra.distance)
         self.weights = torch.from_numpy(weights)                                          # (V, longest)
 
-        self.heights_mm = [vertebra.heights_mm for vertebra in vertebrae]                 # (3,) or None each
+        self.measures_mm = [vertebra.measures_mm for vertebra in vertebrae]               # (5,) or None each
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -38,13 +38,13 @@ class SliceStore:
         """Memory that the slices take."""
         return sum(images.numel() for images in self.images) / 1e6
 
-    def heights_by_patient(self) -> list[dict[int, np.ndarray]]:
-        """Return each patient's vertebrae that can be measured: label -> heights of thirds (3,) in mm."""
+    def measures_by_patient(self) -> list[dict[int, np.ndarray]]:
+        """Return each patient's vertebrae that can be measured: label -> thirds, depth, width (5,) in mm."""
         patients: dict[str, dict[int, np.ndarray]] = {}
-        for case, heights_mm in zip(self.cases, self.heights_mm, strict=True):
+        for case, measures_mm in zip(self.cases, self.measures_mm, strict=True):
             patient, label = split_case(case)
-            if heights_mm is not None:
-                patients.setdefault(patient, {})[label] = heights_mm
+            if measures_mm is not None:
+                patients.setdefault(patient, {})[label] = measures_mm
         return list(patients.values())
 
     def gather(self, draw: Draw) -> RawSlices:
