@@ -18,7 +18,7 @@ from torch import Tensor
 from data.augmentation import Augmentation, draw_augmentation
 from data.slice_input import draw_training_context, inference_context
 from data.straightened import read_straightened
-from util.body_heights import third_heights
+from util.body_heights import body_measures
 from util.errors import InputError
 from util.geometry import GAP_ROWS, row_extent
 from util.paths import heatmap_path, straightened_ct
@@ -66,7 +66,7 @@ class VertebraSlices:
         images: (S, K, R, C) uint8: CT; masks (bit 0 the body, bit 1 the healthy neighbours); heatmap if used.
         distance: (S,) float32, -1..1 from one end of the body to the other.
         top, bottom: rows of the vertebra, over all its slices.
-        heights_mm: (3,) heights of its thirds; None where they cannot be measured.
+        measures_mm: (5,) heights of its thirds, depth and width; None where it cannot be measured.
     """
 
     case: str
@@ -74,7 +74,7 @@ class VertebraSlices:
     distance: np.ndarray
     top: int
     bottom: int
-    heights_mm: np.ndarray | None = None
+    measures_mm: np.ndarray | None = None
 
 
 def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop_cols: int) -> CaseVolumes:
@@ -148,9 +148,9 @@ def cut_vertebra(case: str, volumes: CaseVolumes, healthy: Collection[int], plan
     masks = body.astype(np.uint8) | (others.astype(np.uint8) << 1)
     channels = [volumes.ct, masks] + ([] if volumes.heatmap is None else [volumes.heatmap])
     slices = [np.moveaxis(channel, SLICE_AXIS[plane], 0)[first:last] for channel in channels]
-    heights_mm = third_heights(volumes.label, [target]).get(target)
+    measures_mm = body_measures(volumes.label, [target]).get(target)
     distance = slice_distances(last - first)
-    return VertebraSlices(case, np.stack(slices, axis=1), distance, top, bottom, heights_mm)
+    return VertebraSlices(case, np.stack(slices, axis=1), distance, top, bottom, measures_mm)
 
 
 def slice_weights(distance: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ class SliceStore:
     def __init__(self, vertebrae: Sequence[VertebraSlices], device: str = "cpu", *,
                  on_device: bool = False) -> None:
         self.cases = [vertebra.case for vertebra in vertebrae]
-        self.heights_mm = [vertebra.heights_mm for vertebra in vertebrae]                 # (3,) or None each
+        self.measures_mm = [vertebra.measures_mm for vertebra in vertebrae]               # (5,) or None each
         counts = [len(vertebra.distance) for vertebra in vertebrae]
         weights = np.zeros((len(vertebrae), max(counts, default=0)))
         for row, vertebra in zip(weights, vertebrae, strict=True):
@@ -97,13 +97,13 @@ class SliceStore:
     def __len__(self) -> int:
         return len(self.cases)
 
-    def heights_by_patient(self) -> list[dict[int, np.ndarray]]:
-        """Return each patient's vertebrae that can be measured: label -> heights of thirds (3,) in mm."""
+    def measures_by_patient(self) -> list[dict[int, np.ndarray]]:
+        """Return each patient's vertebrae that can be measured: label -> thirds, depth, width (5,) in mm."""
         patients: dict[str, dict[int, np.ndarray]] = {}
-        for case, heights_mm in zip(self.cases, self.heights_mm, strict=True):
+        for case, measures_mm in zip(self.cases, self.measures_mm, strict=True):
             patient, label = split_case(case)
-            if heights_mm is not None:
-                patients.setdefault(patient, {})[label] = heights_mm
+            if measures_mm is not None:
+                patients.setdefault(patient, {})[label] = measures_mm
         return list(patients.values())
 
     def gather(self, draw: Draw) -> RawSlices:

