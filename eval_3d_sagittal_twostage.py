@@ -35,14 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     cohort = read_cohort(args.cohort)
     cases = synthesis.chosen_cases(cohort.cases(None if args.split == "all" else args.split), args.cases)
     threads = synthesis.share_cores(args.jobs, args.threads)
+    device = args.device if args.scheduler else choose_device(args.device)  # workers choose for themselves
     settings = synthesis.SynthesisSettings(
         args.dataroot, make_folder(args.output), args.checkpoints, args.heatmaps, args.iterative,
-        cohort.grades, args.heights, choose_device(args.device), args.batch_slices, args.amp, threads)
-    synthesis.check_models(settings, args.jobs)
+        cohort.grades, args.heights, device, args.batch_slices, args.amp, threads)
+    synthesis.check_models(settings, here=args.jobs == 1 and not args.scheduler)
     digest = synthesis.recipe(settings)
     status = run_stage(
         "synthesis", partial(synthesis.synthesize_case, settings, digest), cases,
-        partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite)
+        partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite,
+        scheduler=args.scheduler)
     print(f"heights: {synthesis.write_table(args.output)}")
     return status
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from options.base_options import BaseOptions
-from util.cli import whole_number
+from util.cli import add_scheduler_argument, whole_number
 from util.errors import InputError
 
 BEST_GENERATOR = "best_generator.safetensors"
@@ -37,6 +37,7 @@ class TestOptions(BaseOptions):
             "prior) and the height heads agree; as the heads predict; or as the body was drawn")
         add("--batch_slices", type=whole_number(1), default=16, help="slices that a network takes at once")
         add("--overwrite", action="store_true", help="redo what is already complete")
+        add_scheduler_argument(parser)
 
     def check(self, args: Namespace) -> None:
         """Resolve names to `args.checkpoints`, one file per plane.
