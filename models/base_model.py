@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from util.distributed import ALONE
+
 
 class BaseModel(ABC):
     """Networks and their optimisers, by the same names."""
@@ -15,6 +17,7 @@ class BaseModel(ABC):
         self.device = torch.device(device)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.world, self.share = ALONE, 1.0  # the processes that train it; what this one has of a batch
         self.losses: dict[str, Tensor] = {}  # of the last step, detached, on the device
 
     @abstractmethod
