@@ -74,18 +74,17 @@ class World:
             InputError: it has not.
         """
         if samples < self.size:
-            raise InputError(f"--batch_size {samples}: expected a sample for each of the {self.size} processes, "
-                             f"which share the batch; start fewer of them, or raise it")
+            raise InputError(f"--batch_size {samples}: expected a sample for each of the {self.size} "
+                             f"processes, which share the batch; start fewer of them, or raise it")
 
     def part(self, samples: int) -> "Tensor":
         """Return which samples of a batch this process takes, int64.
 
-        One for which none is left takes the first again, without a share: all take the same steps.
+        One for which none is left takes the first again, without a share: all take equal steps.
         """
         import torch
 
-        own = torch.arange(self.rank, samples, self.size)
-        return own if len(own) else torch.zeros(1, dtype=torch.long)
+        return torch.tensor([*range(self.rank, samples, self.size)] or [0])
 
     def share(self, samples: int) -> float:
         """Return the share of a batch that this process takes, 0..1."""
