@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if stop.is_set or run.step - results.start == options.stop_after:
                     break
         world.first(run.save)
-        results.close()
+        world.first(results.close)  # torchrun ends all once one has left a run before its end
         return 130 if stop.is_set else slices.status
 
 

@@ -60,7 +60,8 @@ class TrainingResults:
         rest = self.steps - self.run.step
         print(f"step {self.run.step} of {self.steps}"
               + (f", {rest} left: go on with --continue_train" if rest else ", complete")
-              + f"; best validation at step {self.run.best_step}; results: {self.web / 'index.html'}")
+              + f"; best validation at step {self.run.best_step}; results: {self.web / 'index.html'}",
+              flush=True)
 
 
 class NoResults(TrainingResults):

@@ -91,7 +91,7 @@ def test_two_processes_learn_what_one_does(boxes: BoxCohort, tmp_path: Path) -> 
 
 
 def test_a_dead_process_ends_the_run_and_a_signal_saves_it(boxes: BoxCohort, tmp_path: Path) -> None:
-    long = ["--max_steps=5000", "--val_freq=2"]
+    long = ["--max_steps=2000", "--val_freq=2"]
     launcher = torchrun(*flags(boxes, tmp_path, *long))
     wait_for_save(launcher, tmp_path / "run", beyond=0)
     os.kill(run_id(launcher, 1), signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_a_dead_process_ends_the_run_and_a_signal_saves_it(boxes: BoxCohort, tmp
     os.kill(run_id(launcher, 1), signal.SIGTERM)  # reaches one of them; both stop
     told = launcher.communicate(timeout=60)[0]
     reached = load_state(tmp_path / "run" / "latest_state.pt")["step"]
-    assert reached > saved and f"step {reached} of 5000, {5000 - reached} left" in told
+    assert reached > saved and f"step {reached} of 2000, {2000 - reached} left" in told
     assert read_lines(tmp_path / "run" / "log.jsonl")[-1]["step"] == reached
 
 
