@@ -8,10 +8,12 @@ that none is blamed for another's end, and each has had a machine's memory to it
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +40,25 @@ def local_workers(count: int) -> Iterator["Client"]:
 
     settings = {"distributed.scheduler.allowed-failures": TRIES - 1,
                 "distributed.nanny.pre-spawn-environ.ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": 1}
-    with (dask.config.set(settings),
-          LocalCluster(n_workers=count, threads_per_worker=1, memory_limit=None, security=True,
-                       dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster,
-          Client(cluster) as client):
-        yield client
+    with dask.config.set(settings), ExitStack() as stack:
+        with _ignored_interrupts():
+            cluster = stack.enter_context(LocalCluster(
+                n_workers=count, threads_per_worker=1, memory_limit=None, security=True,
+                dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL))
+        yield stack.enter_context(Client(cluster))
+
+
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """Have processes that are started meanwhile leave Ctrl-C to this one, which ends them in order."""
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
