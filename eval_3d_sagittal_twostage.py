@@ -36,17 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     cohort = read_cohort(args.cohort)
     cases = synthesis.chosen_cases(cohort.cases(None if args.split == "all" else args.split), args.cases)
     threads = synthesis.share_cores(args.jobs, args.threads)
-    device = choose_device(args.device)
-    batch_slices = args.batch_slices or synthesis.BATCH_SLICES[device.partition(":")[0]]
+    device = args.device if args.scheduler else choose_device(args.device)  # workers choose for themselves
+    fractured = cohort.fractured() if args.iterative == "fractured" else {}
     settings = synthesis.SynthesisSettings(
         args.dataroot, make_folder(args.output), args.checkpoints, args.heatmaps, args.iterative,
-        cohort.fractured(), args.heights, device, batch_slices, args.amp, threads)
-    synthesis.check_models(settings, args.jobs)
+        fractured, args.heights, device, args.batch_slices, args.amp, threads)
+    synthesis.check_models(settings, here=args.jobs == 1 and not args.scheduler)
     digest = synthesis.recipe(settings)
     status = run_stage(
         "synthesis", partial(synthesis.synthesize_case, settings, digest), cases,
         partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite,
-        together=partial(synthesis.synthesize_cases, settings, digest))
+        scheduler=args.scheduler, together=partial(synthesis.synthesize_cases, settings, digest))
     print(f"heights: {write_table(args.output)}")
     return status
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from options.base_options import resolved
 from options.train_options import TrainOptions, run_folder
 from util.cli import run_script
+from util.distributed import joined_world
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,52 +23,57 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return 0, or 1 if cases had to be skipped, or 130 if the run was stopped before its end."""
-    options = TrainOptions().parse(argv)
+    with joined_world() as world:
+        with world.together():
+            options = TrainOptions().parse(argv)
+            world.check_batch(options.batch_size)
+        from data.integrity import read_cohort_slices
+        from evaluation.training_results import results_of
+        from evaluation.validation import validate
+        from models import create_model
+        from models.height_prior import height_prior
+        from models.run_state import RunState, check_writable
+        from models.schedule import Schedule, StopRequest
 
-    from data.integrity import read_cohort_slices
-    from evaluation.training_results import TrainingResults
-    from evaluation.validation import validate
-    from models import create_model
-    from models.height_prior import height_prior
-    from models.run_state import RunState, check_writable
-    from models.schedule import Schedule, StopRequest
-    from util.device import choose_device
-
-    check_writable(run_folder(options))
-    device = choose_device(options.device)
-    slices = read_cohort_slices(options, device)
-    model = create_model(options, device)
-    settings = resolved(options) | model.settings()
-    print("\n".join(f"{name}: {value}" for name, value in settings.items()))
-    schedule = Schedule.of(options, len(slices.train))
-    print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
-          f"{schedule.steps} steps on {device}")
-    run = RunState(run_folder(options), options, model, slices.train.cases, height_prior(slices.train))
-    if options.continue_train:
-        run.check_same_run()
-    if options.dry_run:
-        return slices.status
-    run.begin(settings)
-    results = TrainingResults(run, settings, schedule.steps)
-    with StopRequest() as stop:
-        for draw in schedule.draws(slices.train, options.batch_size, options.seed, run.step,
-                                   options.augment, options.plane):
-            model.set_learning_rate(schedule.learning_rate(run.step))
-            model.set_input(slices.train.gather(draw), draw.context_above, draw.context_below,
-                            draw.augmentation)
-            model.optimize_parameters()
-            run.step += 1
-            results.count(model.losses, len(draw.place))
-            if results.is_due(options.log_freq):
-                results.write_losses(schedule.learning_rate(run.step - 1))
-            if results.is_due(options.val_freq):
-                results.write_validation(*validate(model.generator, slices.test, options.batch_size, device))
-                run.save()
-            if stop.is_set or run.step - results.start == options.stop_after:
-                break
-    run.save()
-    results.close()
-    return 130 if stop.is_set else slices.status
+        world.first(lambda: check_writable(run_folder(options)))
+        with world.together():
+            device = world.own_device(options.device)
+            slices = read_cohort_slices(options, device)
+            model = create_model(options, device, world)
+        settings = resolved(options) | model.settings()
+        print("\n".join(f"{name}: {value}" for name, value in settings.items()))
+        schedule = Schedule.of(options, len(slices.train))
+        print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
+              f"{schedule.steps} steps on {world.say(device)}")
+        run = RunState(run_folder(options), options, model, slices.train.cases, height_prior(slices.train))
+        if options.continue_train:
+            world.first(run.check_same_run)
+        if options.dry_run:
+            return slices.status
+        run.begin(settings)
+        results = results_of(run, settings, schedule.steps)
+        with StopRequest() as stop:
+            for draw in schedule.draws(slices.train, options.batch_size, options.seed, run.step,
+                                       options.augment, options.plane):
+                model.set_learning_rate(schedule.learning_rate(run.step))
+                own = draw.at(world.part(len(draw.place)))
+                model.set_input(slices.train.gather(own), own.context_above, own.context_below,
+                                own.augmentation, world.share(len(draw.place)))
+                model.optimize_parameters()
+                run.step += 1
+                results.count(model.losses, len(draw.place))
+                if results.is_due(options.log_freq):
+                    results.write_losses(schedule.learning_rate(run.step - 1))
+                if results.is_due(options.val_freq):
+                    results.write_validation(
+                        *validate(model.generator, slices.test, options.batch_size, device))
+                    run.save()
+                stop.is_set = world.any(stop.is_set)
+                if stop.is_set or run.step - results.start == options.stop_after:
+                    break
+        world.first(run.save)
+        world.first(results.close)  # torchrun ends all once one has left a run before its end
+        return 130 if stop.is_set else slices.status
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from util.stage import run_stage
     from util.vertebrae import read_cohort
 
-    if args.device == "cuda":
+    if args.device == "cuda" and not args.scheduler:
         choose_device(args.device)  # said once here, not for every case
     description = read_description(args.checkpoint)
     print(f"classifier: {args.checkpoint} {json.dumps(description['settings'])}")
@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                    [straightened_ct(dataroot, case), args.checkpoint]),
         jobs=args.jobs,
         overwrite=args.overwrite,
+        scheduler=args.scheduler,
     )
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = {name: scan for name, scan in scans.items() if scan.ct is not None or options.masks_without_ct}
     status = run_stage("import", partial(import_scan, options.out, wanted, options.link), list(wanted),
                        partial(is_imported, options.out, wanted),
-                       jobs=options.jobs, overwrite=options.overwrite)
+                       jobs=options.jobs, overwrite=options.overwrite, scheduler=options.scheduler)
     cohort, missing = build_cohort(options.cohort, options.out, table, scans, options.seed)
     write_cohort(options.cohort, cohort)
     for line in missing:

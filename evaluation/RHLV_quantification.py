@@ -197,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = chosen_cases(cohort, args.split, args.output)
     make_folder(folders.output / "RHLV")
     status = run_stage("RHLV", partial(quantify_case, folders=folders), cases,
-                       partial(is_complete, folders=folders), jobs=args.jobs, overwrite=args.overwrite)
+                       partial(is_complete, folders=folders), jobs=args.jobs, overwrite=args.overwrite,
+                       scheduler=args.scheduler)
     measured = [read_measured(case, folders) for case in cohort.cases() if is_complete(case, folders)]
     calibration = choose_calibration(args.calibration, args.level, cohort, measured)
     keep_calibration(calibration, folders)
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn = [case.case for case in measured if case.case in set(cases) and not case.measured["reason"]]
     status |= run_stage("RHLV pictures", partial(draw_case, folders=folders, calibration=calibration), drawn,
                         partial(is_drawn, folders=folders, calibration=calibration),
-                        jobs=args.jobs, overwrite=args.overwrite)
+                        jobs=args.jobs, overwrite=args.overwrite, scheduler=args.scheduler)
     return status
 
 

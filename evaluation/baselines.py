@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def fit(settings: BaselineSettings, split: str, jobs: int, overwrite: bool) -> int:
+def fit(settings: BaselineSettings, split: str, args: argparse.Namespace) -> int:
     """Fit the baselines on the healthy vertebrae of a split and save them; return the stage's status.
 
     Raises:
@@ -46,7 +46,7 @@ def fit(settings: BaselineSettings, split: str, jobs: int, overwrite: bool) -> i
         raise InputError(f"{cohort.path}: expected vertebrae of grade 0 in split '{split}', found none; "
                          f"choose another --fit_split, or take a fitted model by --model")
     status = run_stage("measure", partial(measure_case, settings), cases, partial(is_measured, settings),
-                       jobs=jobs, overwrite=overwrite)
+                       jobs=args.jobs, overwrite=args.overwrite, scheduler=args.scheduler)
     baselines = fit_baselines({case: load_measured(settings, case) for case in cases
                                if is_measured(settings, case)})
     save_baselines(settings.model, baselines)
@@ -107,11 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model:
         load_baselines(args.model)
     else:
-        status = fit(settings, args.fit_split, args.jobs, args.overwrite)
+        status = fit(settings, args.fit_split, args)
     if args.fit_only:
         return status
     status |= run_stage("baselines", partial(reference_case, settings), cases, partial(is_complete, settings),
-                        jobs=args.jobs, overwrite=args.overwrite)
+                        jobs=args.jobs, overwrite=args.overwrite, scheduler=args.scheduler)
     rows = [case for case in cohort.cases() if is_complete(settings, case)]
     if rows:
         table = write_table(settings, rows)

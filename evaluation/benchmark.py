@@ -108,7 +108,8 @@ def score(args: argparse.Namespace, place: "Place",
     from util.stage import run_stage
 
     status = run_stage("shapes", partial(truth.compare_shapes, place), cohort.cases(HELD_OUT),
-                       partial(truth.is_compared, place), jobs=args.jobs, overwrite=args.overwrite)
+                       partial(truth.is_compared, place), jobs=args.jobs, overwrite=args.overwrite,
+                       scheduler=args.scheduler)
     table = tidy_table(cohort, place)
     if args.cohort == PHANTOM and args.floor_draws:
         cache = place.out / f"floor_{args.seed}_{args.floor_draws}.npy"

@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = make_folder(args.output / "generation")
     complete = partial(is_complete, dataroot=dataroot, output=args.output)
     status = run_stage("generation", partial(evaluate_case, dataroot=dataroot, output=args.output), cases,
-                       complete, jobs=args.jobs, overwrite=args.overwrite)
+                       complete, jobs=args.jobs, overwrite=args.overwrite, scheduler=args.scheduler)
     rows = [table_row(case, cohort, args.output) for case in cases if complete(case)]
     if rows:
         summary = {"split": args.split, "healthy_max_grade": args.healthy_max_grade}

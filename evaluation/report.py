@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = read_rows(args.output)
     status = run_stage("report", partial(make_pictures, sources=sources),
                        [row["case"] for row in rows[:args.max_cards]], partial(has_pictures, sources=sources),
-                       jobs=args.jobs, overwrite=args.overwrite)
+                       jobs=args.jobs, overwrite=args.overwrite, scheduler=args.scheduler)
     print(f"page: {write_report(cohort, sources, rows, args.checkpoint)}")
     return status
 

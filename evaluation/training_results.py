@@ -60,7 +60,30 @@ class TrainingResults:
         rest = self.steps - self.run.step
         print(f"step {self.run.step} of {self.steps}"
               + (f", {rest} left: go on with --continue_train" if rest else ", complete")
-              + f"; best validation at step {self.run.best_step}; results: {self.web / 'index.html'}")
+              + f"; best validation at step {self.run.best_step}; results: {self.web / 'index.html'}",
+              flush=True)
+
+
+class NoResults(TrainingResults):
+    """What the other processes of a run put out."""
+
+    def __init__(self, run: RunState) -> None:
+        self.start = run.step
+
+    def is_due(self, frequency: int) -> bool:
+        """Nothing ever is."""
+        return False
+
+    def count(self, losses: dict[str, Any], samples: int) -> None:
+        """Take no note."""
+
+    def close(self) -> None:
+        """Say nothing."""
+
+
+def results_of(run: RunState, settings: dict[str, Any], steps: int) -> TrainingResults:
+    """Return the outputs of a run in the first of its processes, and of none in the others."""
+    return TrainingResults(run, settings, steps) if run.model.world.is_first else NoResults(run)
 
 
 def _terms(line: dict[str, Any]) -> dict[str, float]:

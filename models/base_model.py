@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from util.distributed import ALONE
 from util.errors import InputError
 
 
@@ -30,6 +31,7 @@ class BaseModel(ABC):
         self.networks: dict[str, nn.Module] = {}
         self.passes: dict[str, Callable[..., Any]] = {}  # each network as a training step calls it
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.world, self.share = ALONE, 1.0  # the processes that train it; what this one has of a batch
         self.losses: dict[str, Tensor] = {}  # of the last step, detached, on the device
 
     @abstractmethod

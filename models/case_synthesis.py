@@ -51,8 +51,8 @@ class SynthesisSettings:
     iterative: str = "adjacent"            # adjacent, fractured or none
     fractured: Mapping[str, set[int]] = field(default_factory=dict)  # labels by patient
     heights: str = "agreed"                # agreed, head or drawn
-    device: str = "cpu"                    # cpu, cuda or cuda:<number>
-    batch_slices: int = 16
+    device: str = "cpu"                    # auto, cpu, cuda or cuda:<number>
+    batch_slices: int | None = None        # None for what suits the device
     amp: bool = False
     threads: int | None = None             # of this process; None for the library's choice
 
@@ -88,8 +88,9 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     from models.checkpoint import load_generator
     from models.height_prior import HeightPrior
     from models.plane_model import PlaneModel, prepare_for_inference
+    from util.device import choose_device
 
-    place = torch.device(device)
+    place = torch.device(choose_device(device))
     loaded = [load_generator(path, place) for path in checkpoints]
     priors = [settings["height_prior"] for _, settings in loaded if settings["height_prior"]]
     prior = HeightPrior.from_json(priors[0]) if priors else None
@@ -126,13 +127,13 @@ def share_cores(jobs: int, threads: int | None) -> int | None:
     return threads or max(1, len(os.sched_getaffinity(0)) // jobs)
 
 
-def check_models(settings: SynthesisSettings, jobs: int) -> None:
-    """Load the generators before the first case: where the cases are done, or on the CPU for several jobs.
+def check_models(settings: SynthesisSettings, *, here: bool) -> None:
+    """Load the generators before the first case: where the cases are done, if `here`, else on the CPU.
 
     Raises:
         InputError: as `load_models`.
     """
-    models = load_models(settings.checkpoints, settings.device if jobs == 1 else "cpu", settings.amp)
+    models = load_models(settings.checkpoints, settings.device if here else "cpu", settings.amp)
     if settings.heights == "agreed" and models.prior is None:
         print("heights: as the height heads predict, since no checkpoint holds a height prior; train on five "
               "patients or more with this version to get one")
@@ -173,7 +174,8 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
     with ThreadPoolExecutor(READERS) as reader, ThreadPoolExecutor(WRITERS) as writer:
         loaded = ahead(reader, partial(_load, settings, models), cases, AHEAD)
         tasks = ((case, _steps(settings, models, case, reading)) for case, reading in loaded)
-        results = run_together(tasks, settings.batch_slices)
+        batch_slices = settings.batch_slices or BATCH_SLICES[models.planes[0].device.type]
+        results = run_together(tasks, batch_slices)
         written = ((case, writer.submit(_write, settings, digest, case, result))
                    for case, result in results)
         yield from delayed(written, BEHIND)

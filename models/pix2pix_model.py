@@ -62,14 +62,16 @@ class Pix2PixModel(BaseModel):
                                                for term, weight in asdict(self.weights).items()}
 
     def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor,
-                  augmentation: Augmentation | None = None) -> None:
+                  augmentation: Augmentation | None = None, share: float = 1.0) -> None:
         """Build the sample of a batch on the device.
 
         Args:
             raw: slices in the original frame.
             context_above, context_below: (B,) visible rows on either side of the gap.
             augmentation: how the slices change first.
+            share: of the step's batch that this is; the rest is with the other processes.
         """
+        self.share = share
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
@@ -88,6 +90,7 @@ class Pix2PixModel(BaseModel):
         if self.discriminators is not None:
             self._step_discriminators(composed.detach(), output.body.detach())
         self._step_generator(output, composed)
+        self.losses = self.world.mean(self.losses, self.share)
 
     def _step_discriminators(self, composed: Tensor, body: Tensor) -> None:
         """Teach the discriminators to tell real from restored; both go through in one batch."""
@@ -165,4 +168,5 @@ class Pix2PixModel(BaseModel):
         """Take one optimiser step of a network."""
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
+        self.world.add_gradients(self.networks[name].parameters(), self.share)
         self.optimizers[name].step()

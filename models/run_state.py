@@ -3,6 +3,7 @@
 import os
 import sys
 from argparse import Namespace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,20 +50,30 @@ class RunState:
     def begin(self, options: dict[str, Any]) -> None:
         """Start over or go on, as --continue_train says, and save the resolved flags.
 
-        An earlier run of the same name that is not taken up is kept under another name.
+        An earlier run of the same name that is not taken up is kept under another name. The folder is the
+        first process's; the others hear from it.
 
         Raises:
             InputError: there is nothing to go on with, or it was made with other flags.
         """
+        state = self.model.world.first(partial(self._open, options))
+        if state is not None:
+            self._restore(state)
+
+    def _open(self, options: dict[str, Any]) -> dict[str, Any] | None:
+        """Make the folder ready and save the flags; return the state of the run that goes on, if one does."""
+        state = None
         if self.options.continue_train:
             self.check_same_run()
-            self._restore(load_state(self.folder / "latest_state.pt"))
+            state = load_state(self.folder / "latest_state.pt")
+            self._check_state(state)
         elif (self.folder / "options.json").exists():
             names = (self.folder.with_name(f"{self.folder.name}.{number}") for number in count(1))
             kept = self.folder.rename(next(name for name in names if not name.exists()))
             print(f"an earlier run of this name is kept as {kept}")
         make_folder(self.folder)
         write_json(self.folder / "options.json", options)
+        return state
 
     def note_validation(self, metrics: dict[str, float]) -> None:
         """Remember the metrics; save the generator if it is the best so far."""
@@ -109,8 +120,12 @@ class RunState:
             raise InputError(f"--continue_train: expected the flags of the run in {self.folder}, found other "
                              f"ones: {', '.join(changed)}; repeat them, or start under another --name")
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Undo `save`."""
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Check that a saved state is this run's.
+
+        Raises:
+            InputError: it is not.
+        """
         lacking = [key for key in STATE if key not in state]
         if lacking:
             raise InputError(f"--continue_train: expected the state of a run in {self.folder}, found a file "
@@ -121,6 +136,9 @@ class RunState:
         if state["cases"] != self.cases:
             print("warning: --continue_train: the vertebrae to learn from have changed; the run goes on, but "
                   "not as it would have", file=sys.stderr)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Undo `save`."""
         self.model.load_state(state["model"])
         self.step, self.best_score, self.best_step = state["step"], state["best_score"], state["best_step"]
         self.metrics = state["metrics"]

@@ -6,6 +6,7 @@ learning rate. That is why a run can stop anywhere and go on exactly.
 
 import math
 import signal
+import time
 from argparse import Namespace
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -59,10 +60,13 @@ class Schedule:
 
 
 class StopRequest:
-    """Catch Ctrl-C and SIGTERM, so that the step in hand is finished and the run saved. A second ends it."""
+    """Catch Ctrl-C and SIGTERM, so that the step in hand is finished and the run saved. A second ends it.
+
+    One within a second of the first is the same: torchrun passes on what the terminal has sent already.
+    """
 
     def __init__(self) -> None:
-        self.is_set = False
+        self.is_set, self._since = False, 0.0
 
     def __enter__(self) -> "StopRequest":
         caught = signal.SIGINT, signal.SIGTERM
@@ -72,9 +76,12 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.is_set = True
-        self._restore()
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.is_set and time.monotonic() - self._since > 1.0:
+            self._restore()
+            signal.raise_signal(number)
+        elif not self.is_set:
+            self.is_set, self._since = True, time.monotonic()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -44,7 +44,7 @@ class BaseOptions:
         add("--name", default="HealthiVert_experiment", help="name of the run, a folder in --checkpoints_dir")
         add("--checkpoints_dir", type=Path, default=Path("checkpoints"), help="where runs are kept")
         add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-        add("--gpu_ids", help="number of the GPU to use; -1 is the CPU; overrides --device")
+        add("--gpu_ids", help="number of the one GPU to use; -1 is the CPU; overrides --device")
         add("--amp", action="store_true", help="convolutions in bfloat16: faster on recent GPUs, and on CPUs "
             "with AVX512-BF16 or AMX")
         add("--threads", type=whole_number(1), help="processor threads of the networks; else all cores")
@@ -96,7 +96,8 @@ def device_of(gpu_ids: str) -> str:
         number = int(gpu_ids)
     except ValueError as error:
         raise InputError(f"--gpu_ids: expected the number of one GPU, or -1 for the CPU, found '{gpu_ids}'; "
-                         f"a run uses a single GPU") from error
+                         f"on several, train by torchrun --nproc_per_node <number of GPUs> train.py, without "
+                         f"this flag; CUDA_VISIBLE_DEVICES chooses them") from error
     return "cpu" if number < 0 else f"cuda:{number}"
 
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from options.base_options import BaseOptions
-from util.cli import whole_number
+from util.cli import add_scheduler_argument, whole_number
 from util.errors import InputError
 
 BEST_GENERATOR = "best_generator.safetensors"
@@ -38,6 +38,7 @@ class TestOptions(BaseOptions):
         add("--batch_slices", type=whole_number(1), help="slices that a network takes at once, of several "
             "vertebrae where there is room; bounds the memory; without it 16 on the CPU, 256 on a GPU")
         add("--overwrite", action="store_true", help="redo what is already complete")
+        add_scheduler_argument(parser)
 
     def check(self, args: Namespace) -> None:
         """Resolve names to `args.checkpoints`, one file per plane.

@@ -79,7 +79,8 @@ class TrainOptions(BaseOptions):
 
     def _add_course(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument_group("course").add_argument
-        add("--batch_size", type=whole_number(1), default=16, help="slices a step, each of another vertebra")
+        add("--batch_size", type=whole_number(1), default=16, help="slices a step, each of another vertebra; "
+            "under torchrun the processes share them")
         add("--n_epochs", type=whole_number(1), default=1000, help="epochs at the full learning rate")
         add("--n_epochs_decay", type=whole_number(0), default=100,
             help="epochs after those, in which the rate falls linearly to zero")

@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = Plan(arguments.patients, arguments.seed, arguments.fracture_rate, arguments.hold_out,
                 tuple(shares), arguments.scanner)
     return make_cohort(arguments.out, arguments.cohort, plan, jobs=arguments.jobs,
-                       overwrite=arguments.overwrite)
+                       overwrite=arguments.overwrite, scheduler=arguments.scheduler)
 
 
 def make_cohort(out: str | Path, cohort_path: str | Path, plan: Plan, *, jobs: int = 1,
-                overwrite: bool = False) -> int:
+                overwrite: bool = False, scheduler: str | None = None) -> int:
     """Write the cohort file and every patient that is not complete; return the exit status."""
     names = patient_names(plan.seed, plan.patients)
     orders, splits = plan_cohort(plan)
@@ -67,7 +67,8 @@ def make_cohort(out: str | Path, cohort_path: str | Path, plan: Plan, *, jobs: i
     cohort = planned_cohort(cohort_path, out, names, orders, splits)
     planned = dict(zip(names, orders, strict=True))
     status = run_stage("phantom", partial(_make_patient, out, plan, planned), names,
-                       partial(_is_written, out, planned), jobs=jobs, overwrite=overwrite)
+                       partial(_is_written, out, planned), jobs=jobs, overwrite=overwrite,
+                       scheduler=scheduler)
     write_cohort(cohort_path, cohort)
     return status
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     patients = raw_patients(options.raw, options.cohort)
     return run_stage("centroids", partial(locate_patient, options.raw), patients,
                      lambda patient: raw_centroids(options.raw, patient).is_file(),
-                     jobs=options.jobs, overwrite=options.overwrite)
+                     jobs=options.jobs, overwrite=options.overwrite, scheduler=options.scheduler)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     patients = request.patients
     make_folder(options.out)
     return run_stage("straightening", partial(straighten_patient, request), patients,
-                     partial(is_complete, request), jobs=options.jobs, overwrite=options.overwrite)
+                     partial(is_complete, request), jobs=options.jobs, overwrite=options.overwrite,
+                     scheduler=options.scheduler)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = partial(unstraighten_case, options.volumes, options.dataroot, options.out, options.kind)
     return run_stage("to scanner", work, cases,
                      lambda case: (Path(options.out) / f"{case}{suffix}").is_file(),
-                     jobs=options.jobs, overwrite=options.overwrite)
+                     jobs=options.jobs, overwrite=options.overwrite, scheduler=options.scheduler)
 
 
 def unstraighten_case(volumes: str | Path, dataroot: str | Path, out: str | Path, kind: str,

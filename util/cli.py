@@ -1,12 +1,15 @@
 """What every script shares: flags of a stage, and how a user's mistake is reported."""
 
 import argparse
+import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from util.errors import InputError
+from util.steps import ROOT
 
 MOST = 2**31 - 1  # seeds beyond it are refused by one library or another
 
@@ -20,13 +23,25 @@ class Main(Protocol):
 def run_script(main: Main) -> int:
     """Run a script's `main` and return its exit status: an `InputError` is one line and status 2."""
     try:
-        return main()
+        return by_its_name(main)()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what was written is complete; run again to go on", file=sys.stderr)
         return 130
+
+
+def by_its_name(main: Main) -> Main:
+    """Return the `main` of the script that runs from its module by name, which other processes can import.
+
+    In a script that runs, functions belong to `__main__`; to a worker that is another file.
+    """
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if main.__module__ != "__main__" or not script.resolve().is_relative_to(ROOT):
+        return main
+    name = ".".join(script.resolve().relative_to(ROOT).with_suffix("").parts)
+    return importlib.import_module(name).main
 
 
 def whole_number(minimum: int) -> Callable[[str], int]:
@@ -65,4 +80,25 @@ def number_from(minimum: float, below: float = math.inf) -> Callable[[str], floa
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every stage that works case by case."""
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="cases worked on at the same time")
+    add_scheduler_argument(parser)
     parser.add_argument("--overwrite", action="store_true", help="redo what is already complete")
+
+
+def add_scheduler_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that sends cases to other machines."""
+    parser.add_argument(
+        "--scheduler", type=host_and_port, metavar="HOST:PORT", help="do the cases on the workers of this "
+        "Dask scheduler instead; all must have this version of the project installed, see the same files "
+        "under the same paths, and have one thread each (dask worker HOST:PORT --nthreads 1 --nworkers N)")
+
+
+def host_and_port(text: str) -> str:
+    """Return an address as it is, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of the form `host:port`.
+    """
+    host, _, port = text.removeprefix("tcp://").removeprefix("tls://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise argparse.ArgumentTypeError(f"expected host:port, such as localhost:8786, found '{text}'")
+    return text

@@ -1,11 +1,9 @@
 """A stage: one piece of work for each of many cases, resumable, in parallel, with an honest end."""
 
-import multiprocessing
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -17,38 +15,45 @@ Together = Callable[[Sequence[str]], Iterable[tuple[str, Future[str | None]]]]
 
 def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str],
               is_complete: Callable[[str], bool], *, jobs: int = 1, overwrite: bool = False,
-              together: Together | None = None) -> int:
+              scheduler: str | None = None, together: Together | None = None) -> int:
     """Do a piece of work for every case that is not complete, and say what became of each.
 
     A case that fails does not stop the others. What a case has to say (`work` returns a text) is printed.
 
     Args:
         title: names the stage in the progress bar and the closing line.
-        work: picklable where `jobs` is above 1.
+        work: picklable where `jobs` is above 1 or there is a scheduler.
         cases: names, each handed to `work`.
         is_complete: tells which cases need no work.
-        jobs: processes.
+        jobs: processes of this machine.
         overwrite: do complete cases too.
-        together: does the work of several cases side by side, within one process; without it they are done
-            one after the other where `jobs` is 1.
+        scheduler: `host:port` of a Dask scheduler whose workers do the cases instead.
+        together: does the work of several cases side by side, within this one process; without it they are
+            done one after the other where there are no others.
 
     Returns:
         The exit status: 0, or 1 if any case failed.
+
+    Raises:
+        InputError: there is no such scheduler, or its workers cannot do this work.
     """
     from tqdm import tqdm
 
     waiting = [case for case in cases if overwrite or not is_complete(case)]
     failures: dict[str, str] = {}
+    done = 0
     with tqdm(total=len(waiting), desc=title, unit="case", disable=None if waiting else True) as bar:
-        for case, message, failure in _outcomes(work, waiting, jobs, together):
+        for case, message, failure in _outcomes(work, waiting, jobs, scheduler, together):
             bar.update()
             if failure:
                 failures[case] = failure
+            else:
+                done += 1
             if message:
                 bar.write(f"{case}: {message}", file=sys.stderr)
     for case in (case for case in waiting if case in failures):
         print(f"{title}: {case} failed: {failures[case]}", file=sys.stderr)
-    print(f"{title}: {len(waiting) - len(failures)} done, {len(cases) - len(waiting)} skipped (complete), "
+    print(f"{title}: {done} done, {len(cases) - len(waiting)} skipped (complete), "
           f"{len(failures)} failed")
     return 1 if failures else 0
 
@@ -68,33 +73,24 @@ def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
         return case, None, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
-def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int,
+def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int, scheduler: str | None,
               together: Together | None) -> Iterable[Outcome]:
     """Yield the outcome of each case as it is there."""
     attempt = partial(_attempt, work)
-    if jobs == 1 and together:
+    alone = not cases or (scheduler is None and min(jobs, len(cases)) == 1)
+    if alone and together:
         yield from (_attempt(partial(_result, done), case) for case, done in together(cases))
         return
-    if jobs == 1 or len(cases) < 2:
+    if alone:
         yield from map(attempt, cases)
         return
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of a threaded library can hang
-    with ProcessPoolExecutor(min(jobs, len(cases)), mp_context=spawn, initializer=_one_thread) as pool:
-        futures: dict[Future[Outcome], str] = {pool.submit(attempt, case): case for case in cases}
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except Exception as error:  # the process died, of memory most often
-                yield futures[future], None, f"the process ended ({error}); try again with fewer --jobs"
+    from util.workers import answers, cluster_workers, local_workers
+
+    with cluster_workers(scheduler) if scheduler else local_workers(min(jobs, len(cases))) as client:
+        for case, outcome, failure in answers(client, attempt, cases):
+            yield outcome or (case, None, failure)
 
 
 def _result(done: Future[str | None], _case: str) -> str | None:
     """Return what work that is done has to say, or raise what ended it."""
     return done.result()
-
-
-def _one_thread() -> None:
-    """Keep the libraries of a worker, not loaded yet, to one thread: the workers share the cores."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-                     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
-        os.environ[variable] = "1"

@@ -159,7 +159,7 @@ def run_variants(args: argparse.Namespace, place: Place, cohort: Cohort,
             ("Measure the relative height loss", loss_command(args, own, own.out))]
         run_steps(steps, Path.cwd(), past_bad_cases=True)
         run_stage("shapes", partial(compare_shapes, own), cohort.cases(), partial(is_compared, own),
-                  jobs=args.jobs)
+                  jobs=args.jobs, scheduler=args.scheduler)
         table = tidy_table(cohort, own)
         rows[part.title] = table[table["method"] == GENERATOR].reset_index(drop=True)
     return rows

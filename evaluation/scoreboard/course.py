@@ -60,10 +60,11 @@ def place_of(args: Namespace) -> Place:
 
 
 def command(script: str, *flags: object, args: Namespace | None = None) -> str:
-    """Return a command as one line; with `args`, the flags --jobs and --overwrite follow them."""
+    """Return a command as one line; with `args`, the flags that all stages share follow them."""
     shared: list[object] = []
     if args is not None:
-        shared = ["--jobs", args.jobs, *(["--overwrite"] if args.overwrite else [])]
+        shared = ["--jobs", args.jobs, *(["--overwrite"] if args.overwrite else []),
+                  *(["--scheduler", args.scheduler] if args.scheduler else [])]
     return shlex.join(map(str, (script, *flags, *shared)))
 
 

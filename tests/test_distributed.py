@@ -1,0 +1,230 @@
+"""Training in two processes: what one process does, told and kept once, and never hanging."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from box_spine import BoxCohort, write_box_cohort
+from torch import multiprocessing, nn
+
+import train
+from models.checkpoint import load_state
+from models.schedule import StopRequest
+from util.distributed import World, joined_world
+from util.errors import InputError
+from util.run_log import read_lines
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--ngf=8", "--ndf=4", "--crop_cols=64", "--batch_size=3", "--gpu_ids=-1", "--log_freq=1",
+         "--name=run", "--threads=1"]
+MISTAKE = "--flag: expected one thing, found another; mend it"
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> BoxCohort:
+    """Four patients to learn from, so that an epoch ends with one sample for two processes."""
+    return write_box_cohort(tmp_path_factory.mktemp("boxes"), patients=6, labels=(20,))
+
+
+def flags(boxes: BoxCohort, folder: Path, *more: str) -> list[str]:
+    """Return the flags of a small run."""
+    return [*boxes.flags, *SMALL, f"--checkpoints_dir={folder}", *more]
+
+
+def torchrun(*arguments: str) -> subprocess.Popen:
+    """Start train.py in two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
+    return subprocess.Popen([*launch, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+
+
+def run_id(launcher: subprocess.Popen, rank: int) -> int:
+    """Return the process id of one of a launcher's processes."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = path.read_bytes().split(b"\0")
+            parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended, or is another user's
+            continue
+        if parent == launcher.pid and b"RANK=%d" % rank in variables:
+            return int(path.parent.name)
+    raise AssertionError(f"process {rank} is not there")
+
+
+def wait_for_save(launcher: subprocess.Popen, folder: Path, beyond: int) -> None:
+    """Wait until a run has saved a step beyond another."""
+    path = folder / "latest_state.pt"
+    while launcher.poll() is None and not (path.exists() and load_state(path)["step"] > beyond):
+        time.sleep(0.1)
+    assert launcher.poll() is None, launcher.communicate()[0]
+
+
+def test_two_processes_learn_what_one_does(boxes: BoxCohort, tmp_path: Path) -> None:
+    whole = ["--max_steps=7", "--val_freq=4", "--augment=all"]
+    assert train.main(flags(boxes, tmp_path / "one", *whole)) == 0
+    assert train.main(flags(boxes, tmp_path / "two", *whole, "--stop_after=1")) == 0
+    launcher = torchrun(*flags(boxes, tmp_path / "two", *whole, "--stop_after=5", "--continue_train"))
+    told = launcher.communicate(timeout=300)[0]
+    assert launcher.returncode == 0, told
+    assert "2 processes, each on cpu" in told
+    for once in ("ngf: 8", "vertebrae to learn from", "step 4: psnr", "step 6 of 7, 1 left"):
+        assert told.count(once) == 1, once
+    assert train.main(flags(boxes, tmp_path / "two", *whole, "--continue_train")) == 0
+    one, two = (read_lines(tmp_path / name / "run" / "log.jsonl") for name in ("one", "two"))
+    assert [(line["step"], line["kind"]) for line in one] == [(line["step"], line["kind"]) for line in two]
+    for line, other in zip(one, two, strict=True):
+        for name in line.keys() - {"kind", "samples_per_second"}:
+            assert other[name] == pytest.approx(line[name], rel=1e-4, abs=1e-6), (line["step"], name)
+    states = [load_state(tmp_path / name / "run" / "latest_state.pt") for name in ("one", "two")]
+    for network, weights in states[0]["model"]["networks"].items():
+        for name, value in weights.items():
+            if name.endswith("height.bodies.bias"):  # a softmax sees no shift: its gradient is rounding alone
+                continue
+            other = states[1]["model"]["networks"][network][name]
+            torch.testing.assert_close(other, value, rtol=0, atol=5e-5, msg=name)
+
+
+def test_a_dead_process_ends_the_run_and_a_signal_saves_it(boxes: BoxCohort, tmp_path: Path) -> None:
+    long = ["--max_steps=2000", "--val_freq=2"]
+    launcher = torchrun(*flags(boxes, tmp_path, *long))
+    wait_for_save(launcher, tmp_path / "run", beyond=0)
+    os.kill(run_id(launcher, 1), signal.SIGKILL)
+    told = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode != 0
+    assert told.count("process 0 of 2: expected the others to answer, found that one ended") == 1
+    assert "goes on from its last save with --continue_train" in told
+    saved = load_state(tmp_path / "run" / "latest_state.pt")["step"]
+    assert saved >= 2
+    launcher = torchrun(*flags(boxes, tmp_path, *long, "--continue_train"))
+    wait_for_save(launcher, tmp_path / "run", beyond=saved)
+    os.kill(run_id(launcher, 1), signal.SIGTERM)  # reaches one of them; both stop
+    told = launcher.communicate(timeout=60)[0]
+    reached = load_state(tmp_path / "run" / "latest_state.pt")["step"]
+    assert reached > saved and f"step {reached} of 2000, {2000 - reached} left" in told
+    assert read_lines(tmp_path / "run" / "log.jsonl")[-1]["step"] == reached
+
+
+def test_a_mistake_is_told_once(boxes: BoxCohort, tmp_path: Path) -> None:
+    launcher = torchrun(*flags(boxes, tmp_path, "--batch_size=1"))
+    told = launcher.communicate(timeout=120)[0]
+    assert launcher.returncode != 0 and not list(tmp_path.iterdir())
+    assert told.count("error: --batch_size 1: expected a sample for each of the 2 processes") == 1
+
+
+def process(rank: int, port: int, boxes: BoxCohort, folder: Path) -> None:
+    """Be one of two processes, and write down what it sees."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    seen: dict[str, object] = {}
+    with joined_world() as world:
+        layer = nn.Linear(1, 1)
+        layer.weight.grad, layer.bias.grad = torch.full((1, 1), rank + 1.0), torch.full((1,), 10.0 * rank)
+        world.add_gradients(layer.parameters(), world.share(3))
+        seen["gradients"] = [layer.weight.grad.item(), layer.bias.grad.item()]
+        seen["mean"] = world.mean({"loss": torch.tensor(3.0 * rank)}, world.share(3))["loss"].item()
+        seen["any"] = [world.any(False), world.any(rank == 1), world.any(True)]
+        seen["first"] = world.first(lambda: f"said by {rank}")
+        seen["mistakes"] = [left(world, in_together, rank), left(world, in_first, rank)]
+        seen["state"] = state_after_steps(boxes, world)
+    (folder / f"{rank}.json").write_text(json.dumps(seen))
+
+
+def in_together(world: World, rank: int) -> None:
+    """Make a mistake in the second process."""
+    with world.together():
+        if rank == 1:
+            raise InputError(MISTAKE)
+
+
+def in_first(world: World, rank: int) -> None:
+    """Make a mistake in what the first process does for all."""
+    def work() -> None:
+        raise InputError(MISTAKE)
+
+    world.first(work)
+
+
+def left(world: World, work, rank: int) -> str:
+    """Return how a process leaves a piece of work."""
+    try:
+        work(world, rank)
+    except (InputError, SystemExit) as error:
+        return f"{type(error).__name__} {error}"
+    return "not at all"
+
+
+def state_after_steps(boxes: BoxCohort, world: World) -> list[float]:
+    """Return sums of all that the published generator and the discriminators hold after some steps."""
+    from data.aligned_dataset import epoch_batches
+    from data.integrity import read_cohort_slices
+    from models import create_model
+    from options.train_options import TrainOptions
+
+    options = TrainOptions().parse([*boxes.flags, *SMALL, "--netG=published", "--ngf=2"])
+    model, store = create_model(options, "cpu", world), read_cohort_slices(options).train
+    for epoch in range(2):
+        for draw in epoch_batches(store, 3, 0, epoch):
+            own = draw.at(world.part(len(draw.place)))
+            model.set_input(store.gather(own), own.context_above, own.context_below, None,
+                            world.share(len(draw.place)))
+            model.optimize_parameters()
+    return [value.double().sum().item() for network in model.networks.values()
+            for value in network.state_dict().values()]
+
+
+def test_processes_agree(boxes: BoxCohort, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.spawn(process, (port, boxes, tmp_path), nprocs=2)
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for each in seen:
+        assert each["gradients"] == pytest.approx([(2 * 1 + 2) / 3, 10 / 3])  # two samples of three, and one
+        assert each["mean"] == pytest.approx(1.0)
+        assert each["any"] == [False, True, True]
+        assert each["first"] == "said by 0"
+    assert [each["mistakes"] for each in seen] == [[f"InputError {MISTAKE}"] * 2, ["SystemExit 2"] * 2]
+    assert seen[0]["state"] == seen[1]["state"]  # the power iterations of spectral norms among it
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 4, 7, 16])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_parts_make_up_the_batch(samples: int, size: int) -> None:
+    worlds = [World(rank, size, rank, size) for rank in range(size)]
+    taken = [number for world in worlds if world.share(samples) for number in world.part(samples).tolist()]
+    assert sorted(taken) == list(range(samples))
+    assert sum(world.share(samples) for world in worlds) == pytest.approx(1.0)
+    assert all(len(world.part(samples)) for world in worlds)
+
+
+def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert World(3, 4, 1, 2).own_device("auto") == "cuda:1" and chosen == [1]
+    assert World().own_device("cuda:1") == "cuda:1" and World().own_device("auto") == "cuda"
+    assert World(1, 2, 1, 2).own_device("cpu") == "cpu"
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES"):
+        World(1, 2, 1, 2).own_device("cuda:1")
+    with pytest.raises(InputError, match="a GPU for each of 3 processes, found 2"):
+        World(0, 3, 0, 3).own_device("cuda")
+
+
+def test_the_same_signal_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("models.schedule.time.monotonic", lambda: now[0])
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        for now[0] in (10.0, 10.5):
+            signal.raise_signal(signal.SIGINT)
+            assert stop.is_set
+        now[0] = 12.0
+        signal.raise_signal(signal.SIGINT)
