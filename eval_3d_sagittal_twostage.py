@@ -2,7 +2,7 @@
 
     python eval_3d_sagittal_twostage.py --name HealthiVert_experiment
     python eval_3d_sagittal_twostage.py --checkpoint weights/phantom_sagittal.safetensors \
-        weights/phantom_coronal.safetensors
+        --checkpoint_coronal weights/phantom_coronal.safetensors
 
 Writes `<output>/CT_fake/<case>.nii.gz`, `<output>/label_fake/<case>.nii.gz` (256 x 256 x 64, uint8, with the
 affine of the straightened case) and `<output>/synthesis.csv` (predicted heights in mm). In spite of the
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = TestOptions().parse(argv)
 
     from models import case_synthesis as synthesis
+    from models.synthesis_records import write_table
     from util.device import choose_device
     from util.paths import make_folder
     from util.stage import run_stage
@@ -36,16 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = synthesis.chosen_cases(cohort.cases(None if args.split == "all" else args.split), args.cases)
     threads = synthesis.share_cores(args.jobs, args.threads)
     device = args.device if args.scheduler else choose_device(args.device)  # workers choose for themselves
+    kind = "cuda" if device.startswith("cuda") else "cpu"
+    batch_slices = args.batch_slices or synthesis.BATCH_SLICES[kind]
     settings = synthesis.SynthesisSettings(
         args.dataroot, make_folder(args.output), args.checkpoints, args.heatmaps, args.iterative,
-        cohort.grades, args.heights, device, args.batch_slices, args.amp, threads)
+        cohort.fractured(), args.heights, device, batch_slices, args.amp, threads)
     synthesis.check_models(settings, here=args.jobs == 1 and not args.scheduler)
     digest = synthesis.recipe(settings)
     status = run_stage(
         "synthesis", partial(synthesis.synthesize_case, settings, digest), cases,
         partial(synthesis.is_complete, settings, digest), jobs=args.jobs, overwrite=args.overwrite,
-        scheduler=args.scheduler)
-    print(f"heights: {synthesis.write_table(args.output)}")
+        scheduler=args.scheduler, together=partial(synthesis.synthesize_cases, settings, digest))
+    print(f"heights: {write_table(args.output)}")
     return status
 
 

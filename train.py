@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         world.first(lambda: check_writable(run_folder(options)))
         with world.together():
             device = world.own_device(options.device)
-            slices = read_cohort_slices(options)
+            slices = read_cohort_slices(options, device)
             model = create_model(options, device, world)
         settings = resolved(options) | model.settings()
         print("\n".join(f"{name}: {value}" for name, value in settings.items()))

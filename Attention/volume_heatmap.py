@@ -18,14 +18,15 @@ from Attention.body_slices import BodySlices, central_part, cut_body_slices, pas
 from Attention.classifier import FractureClassifier, signed
 from Attention.classifier_data import CENTRAL_FRACTION
 from Attention.grad_cam import grad_cam_plus_plus
+from util.volume import present_labels
 
 LEVELS = 255  # the generator's sample builder keeps heatmaps as uint8; coarser floats compress to a tenth
 
 
 def whole_bodies(label: np.ndarray) -> list[int]:
     """Labels whose bodies do not touch the volume's first or last row, where the view cuts them off."""
-    cut_off = set(np.unique(label[0])) | set(np.unique(label[-1]))
-    return [int(value) for value in np.unique(label) if value and value not in cut_off]
+    cut_off = {*present_labels(label[0]), *present_labels(label[-1])}
+    return [value for value in present_labels(label) if value not in cut_off]
 
 
 def body_evidence(

@@ -69,7 +69,8 @@ class Cost:
 
 COHORT = "--cohort {root}/cohort.json"
 STRAIGHTENED = f"{COHORT} --dataroot {{root}}/straightened"
-WEIGHTS = "weights/phantom_sagittal.safetensors weights/phantom_coronal.safetensors"
+WEIGHTS = ("--checkpoint weights/phantom_sagittal.safetensors "
+           "--checkpoint_coronal weights/phantom_coronal.safetensors")
 STAGES = (
     Stage("find bodies", f"straighten/location_json_local.py --raw {{root}}/raw {COHORT}", ()),
     Stage("straighten", f"straighten/straighten_mask_3d.py --raw {{root}}/raw --out {{root}}/straightened "
@@ -77,7 +78,7 @@ STAGES = (
     Stage("heatmaps", f"Attention/grad_CAM_3d_sagittal.py {STRAIGHTENED} --out {{root}}/heatmap "
           "--checkpoint weights/phantom_classifier.safetensors", ("heatmap",)),
     Stage("synthesize", f"eval_3d_sagittal_twostage.py {STRAIGHTENED} --heatmaps {{root}}/heatmap "
-          f"--output {{root}}/output --threads 1 --checkpoint {WEIGHTS}", ("output",)),
+          f"--output {{root}}/output --threads 1 {WEIGHTS}", ("output",)),
     Stage("RHLV and maps", f"evaluation/RHLV_quantification.py {STRAIGHTENED} --output {{root}}/output "
           "--trained_on none --no_figures", ("output/RHLV",)),
 )

@@ -9,7 +9,7 @@ anywhere.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from data.augmentation import Augmentation, draw_augmentation
 from data.slice_input import draw_training_context, inference_context
 from data.straightened import read_straightened
-from util.body_heights import third_heights
+from util.body_heights import body_measures
 from util.errors import InputError
 from util.geometry import GAP_ROWS, row_extent
 from util.paths import heatmap_path, straightened_ct
@@ -42,6 +42,21 @@ class CaseVolumes(NamedTuple):
     affine: np.ndarray          # 4x4 of the uncropped volume
 
 
+class SliceImages(Protocol):
+    """Images of a vertebra's slices, as an array (S, K, R, C) uint8 has them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        """Return one slice, (K, R, C)."""
+        ...
+
+
 @dataclass(frozen=True)
 class VertebraSlices:
     """The slices of one vertebra that may be drawn, in one plane.
@@ -51,15 +66,15 @@ class VertebraSlices:
         images: (S, K, R, C) uint8: CT; masks (bit 0 the body, bit 1 the healthy neighbours); heatmap if used.
         distance: (S,) float32, -1..1 from one end of the body to the other.
         top, bottom: rows of the vertebra, over all its slices.
-        heights_mm: (3,) heights of its thirds; None where they cannot be measured.
+        measures_mm: (5,) heights of its thirds, depth and width; None where it cannot be measured.
     """
 
     case: str
-    images: np.ndarray
+    images: SliceImages
     distance: np.ndarray
     top: int
     bottom: int
-    heights_mm: np.ndarray | None = None
+    measures_mm: np.ndarray | None = None
 
 
 def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop_cols: int) -> CaseVolumes:
@@ -133,9 +148,9 @@ def cut_vertebra(case: str, volumes: CaseVolumes, healthy: Collection[int], plan
     masks = body.astype(np.uint8) | (others.astype(np.uint8) << 1)
     channels = [volumes.ct, masks] + ([] if volumes.heatmap is None else [volumes.heatmap])
     slices = [np.moveaxis(channel, SLICE_AXIS[plane], 0)[first:last] for channel in channels]
-    heights_mm = third_heights(volumes.label, [target]).get(target)
+    measures_mm = body_measures(volumes.label, [target]).get(target)
     distance = slice_distances(last - first)
-    return VertebraSlices(case, np.stack(slices, axis=1), distance, top, bottom, heights_mm)
+    return VertebraSlices(case, np.stack(slices, axis=1), distance, top, bottom, measures_mm)
 
 
 def slice_weights(distance: np.ndarray) -> np.ndarray:

@@ -97,7 +97,7 @@ def augment(raw: RawSlices, augmentation: Augmentation) -> RawSlices:
         raw: slices, on any device.
         augmentation: (B,) each.
     """
-    changes = augmentation.map(lambda tensor: tensor.to(raw.ct.device))
+    changes = augmentation.map(lambda tensor: tensor.to(raw.ct.device, non_blocking=True))
     if augmentation.fractures.loss.any():
         raw = press_neighbours(raw, changes.fractures)
     if ((augmentation.scale != 1.0) | (augmentation.angle_deg != 0.0)).any():

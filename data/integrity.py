@@ -2,18 +2,18 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from data.aligned_dataset import MAKE_HEATMAPS, VertebraSlices, cut_vertebra, load_case
-from data.slice_cache import SliceStore
+from data.aligned_dataset import MAKE_HEATMAPS
+from data.slice_cache import SliceStore, choose_cache
+from data.slice_files import SliceCutter
+from data.slice_reading import read_stored, read_unstored
 from data.straightened import STRAIGHTEN
 from util.errors import InputError
 from util.paths import heatmap_path, straightened_ct, straightened_label
-from util.vertebrae import ANATOMICAL_ORDER, Cohort, healthy_labels, read_cohort, split_case
+from util.vertebrae import Cohort, read_cohort
 
 
 class CohortSlices(NamedTuple):
@@ -24,11 +24,12 @@ class CohortSlices(NamedTuple):
     status: int  # 1 if cases had to be left out, else 0
 
 
-def read_cohort_slices(options: Namespace) -> CohortSlices:
+def read_cohort_slices(options: Namespace, device: str = "cpu") -> CohortSlices:
     """Check a cohort and read the healthy vertebrae of its splits `train` and `test`.
 
     Args:
         options: flags of training.
+        device: where batches of slices are wanted.
 
     Raises:
         InputError: nothing is left to learn from, or cases have problems, which are all printed, and
@@ -38,20 +39,23 @@ def read_cohort_slices(options: Namespace) -> CohortSlices:
     heatmaps = options.heatmaps if options.attention == "heatmap" else None
     wanted = {split: healthy_cases(cohort, split, options.healthy_max_grade) for split in ("train", "test")}
     problems = missing_files(cohort, options.dataroot, heatmaps)
-    read = partial(
-        read_vertebra, cohort=cohort, dataroot=options.dataroot, heatmaps=heatmaps, plane=options.plane,
-        crop_cols=options.crop_cols, healthy_max_grade=options.healthy_max_grade)
-    stores = {}
-    for split, cases in wanted.items():
-        sound = [case for case in cases if case not in problems]
-        stores[split], unreadable = read_all(sound, read, options.jobs)
-        problems |= unreadable
+    cutter = SliceCutter(options.dataroot, heatmaps, options.plane, options.crop_cols,
+                         cohort.fractured(options.healthy_max_grade))
+    sound = [case for cases in wanted.values() for case in cases if case not in problems]
+    cache = "none" if options.dry_run else options.cache  # a dry run writes nothing
+    read = (read_unstored(sound, cutter, options.jobs) if cache == "none" else
+            read_stored(sound, cutter, options.cache_dir, options.jobs))
+    problems |= read.problems
     report_problems(cohort, problems, skip=options.skip_bad_cases)
-    for split, store in stores.items():
-        if not len(store):
+    for split, cases in wanted.items():
+        if not any(case in read.vertebrae for case in cases):
             raise InputError(f"{cohort.path}: expected sound healthy vertebrae in split '{split}', found "
                              f"none; mend the cases above")
-    return CohortSlices(stores["train"], stores["test"], 1 if problems else 0)
+    needed = sum(vertebra.images.nbytes for vertebra in read.vertebrae.values())
+    on_device = cache != "none" and choose_cache(cache, device, needed) == "device"
+    train, test = (SliceStore([read.vertebrae[case] for case in cases if case in read.vertebrae], device,
+                              on_device=on_device) for cases in wanted.values())
+    return CohortSlices(train, test, 1 if problems else 0)
 
 
 def healthy_cases(cohort: Cohort, split: str, max_grade: int) -> list[str]:
@@ -92,39 +96,6 @@ def missing_files(cohort: Cohort, dataroot: Path, heatmaps: Path | None) -> dict
         if lacking:
             problems[case] = "; ".join(lacking)
     return problems
-
-
-def read_vertebra(case: str, cohort: Cohort, dataroot: Path, heatmaps: Path | None, *, plane: str,
-                  crop_cols: int, healthy_max_grade: int) -> VertebraSlices:
-    """Read a case and keep its slices.
-
-    Raises:
-        InputError: as `load_case` and `cut_vertebra`.
-    """
-    healthy = healthy_labels(cohort, split_case(case)[0], ANATOMICAL_ORDER, healthy_max_grade)
-    return cut_vertebra(case, load_case(dataroot, case, heatmaps, crop_cols), healthy, plane)
-
-
-def read_all(cases: Sequence[str], read: Callable[[str], VertebraSlices],
-             jobs: int) -> tuple[SliceStore, dict[str, str]]:
-    """Read cases in parallel threads (unpacking releases Python's lock).
-
-    Returns:
-        The slices of the cases that could be read, and the problem of each of the others.
-    """
-    from tqdm import tqdm
-
-    def attempt(case: str) -> VertebraSlices | str:
-        try:
-            return read(case)
-        except InputError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        outcomes = pool.map(attempt, cases)
-        results = list(tqdm(outcomes, total=len(cases), desc="read", unit="case", disable=None))
-    problems = {case: result for case, result in zip(cases, results, strict=True) if isinstance(result, str)}
-    return SliceStore([result for result in results if not isinstance(result, str)]), problems
 
 
 def report_problems(cohort: Cohort, problems: dict[str, str], *, skip: bool) -> None:

@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from util.errors import InputError
 from util.paths import straightened_ct, straightened_label
 from util.vertebrae import split_case
-from util.volume import AXIS_CODES, STRAIGHTENED_SHAPE, Volume, check_same_grid, read_mask, read_volume
+from util.volume import (
+    AXIS_CODES,
+    STRAIGHTENED_SHAPE,
+    Volume,
+    check_same_grid,
+    present_labels,
+    read_mask,
+    read_volume,
+)
 
 STRAIGHTEN = "python straighten/straighten_mask_3d.py"
 
@@ -29,7 +35,7 @@ def read_straightened(dataroot: str | Path, case: str) -> tuple[Volume, Volume]:
     check_same_grid(ct, ct_path, label, label_path)
     target = split_case(case)[1]
     if not (label.array == target).any():
-        found = np.flatnonzero(np.bincount(label.array.ravel())).tolist()[1:]
+        found = present_labels(label.array)
         raise InputError(f"{label_path}: expected label {target} of case '{case}', found {found}; "
                          f"correct the cohort or run: {STRAIGHTEN} --overwrite")
     return ct, label

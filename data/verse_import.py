@@ -14,7 +14,7 @@ from data.verse_tree import Scan
 from util.errors import InputError
 from util.paths import atomic_path, raw_centroids, raw_ct, raw_mask, read_json
 from util.vertebrae import SPLITS, Cohort, split_case
-from util.volume import read_ct_and_mask, read_mask
+from util.volume import present_labels, read_ct_and_mask, read_mask
 
 TRAIN_SHARE, TEST_SHARE = 0.6, 0.2  # of the patients, where the grades bring no splits; the rest is held out
 
@@ -100,7 +100,7 @@ def usable_labels(out: str | Path, patient: str, scan: Scan | None) -> tuple[set
     if not raw_ct(out, patient).is_file():
         return set(), "not imported"
     try:
-        labels = {int(label) for label in np.unique(read_mask(raw_mask(out, patient)).array)}
+        labels = set(present_labels(read_mask(raw_mask(out, patient)).array))
         if not raw_centroids(out, patient).is_file():
             return labels, "not in the mask"
         return labels & located_labels(raw_centroids(out, patient)), "not in mask and centroids"

@@ -24,7 +24,7 @@ from util.errors import InputError
 from util.paths import fake_label, make_folder, read_json, straightened_label
 from util.stage import run_stage
 from util.vertebrae import SPLITS, Cohort, label_name, neighbours, read_cohort, split_case
-from util.volume import Volume, check_same_grid, read_mask, write_volume
+from util.volume import Volume, check_same_grid, present_labels, read_mask, write_volume
 
 UNDEFINED = np.full(len(PARTS), np.nan)
 
@@ -60,7 +60,7 @@ def _read_bodies(case: str, folders: Folders) -> tuple[Volume, Volume, int]:
     paths = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
     original, synthetic = (read_mask(path) for path in paths)
     check_same_grid(original, paths[0], synthetic, paths[1])
-    found = [int(value) for value in np.unique(original.array) if value]
+    found = present_labels(original.array)
     if label not in found:
         raise InputError(f"{paths[0]}: expected label {label} ({label_name(label)}), found labels {found}; "
                          f"straighten the case again or take it out of the cohort")

@@ -55,9 +55,9 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
     add("--cohort", default="phantom", help="'phantom' for the embedded benchmark cohort, or a cohort file: "
         "its split val is judged, the healthy vertebrae of its split test calibrate")
     add("--root", type=Path, default=Path("dataset/benchmark"), help="folder of the phantom cohort")
-    add("--patients", type=whole_number(2), default=40, help="held-out phantom patients")
+    add("--patients", type=whole_number(2), default=80, help="held-out phantom patients")
     add("--calibration_patients", type=whole_number(1), default=24, help="phantom patients that calibrate")
-    add("--seed", type=whole_number(0), default=5000, help="of the phantom cohort, resampling and ablation")
+    add("--seed", type=whole_number(0), default=6000, help="of the phantom cohort, resampling and ablation")
     add("--resamples", type=whole_number(1), default=1000, help="draws of patients for each 95 %% interval")
     add("--floor_draws", type=whole_number(0), default=3000, help="anatomies that the floor is fitted on "
         "(phantom); 0 leaves it out")

@@ -119,17 +119,19 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
     """
     middle = sum(body.rows) / 2 - 1                    # one row was padded
     measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
-    best, least_mm = gap, np.inf
+    best, least_mm = factor, np.inf
     for _ in range(ROUNDS):  # whole rows are measured, so that a round may overshoot: the best one is kept
         factor = factor * heights_mm / measured_mm
         if factor.min() < FACTOR_LIMITS[0] or factor.max() > FACTOR_LIMITS[1]:
             raise UndefinedHeightError("would have to be stretched too far")
-        stretched = _stretch(gap, middle, _column_factors(body, factor))
-        measured_mm = third_heights_mm(measure_gap(stretched.probability))[:len(THIRDS)]
+        source = _source_rows(middle, _column_factors(body, factor))
+        probability = _body_at(gap.probability, source)
+        measured_mm = third_heights_mm(measure_gap(probability))[:len(THIRDS)]
         error_mm = float(np.abs(measured_mm - heights_mm).max())
         if error_mm < least_mm:
-            best, least_mm = stretched, error_mm
-    return best
+            best, least_mm = factor, error_mm
+    source = _source_rows(middle, _column_factors(body, best))
+    return DrawnGap(_rows_at(gap.ct, source), _body_at(gap.probability, source))
 
 
 def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:
@@ -139,20 +141,29 @@ def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:
     return torch.from_numpy(np.interp(place, THIRD_CENTRES, factor).astype(np.float32))[:, None]
 
 
-def _stretch(gap: DrawnGap, middle: float, factor: Tensor) -> DrawnGap:
-    """Stretch rows by a factor per column (C, 1) about `middle`, which moves to the gap's; linear between."""
-    rows = len(gap.ct)
-    row = torch.arange(rows)[:, None, None] + 0.5 - rows / 2 + OFF_CENTRE              # (G, 1, 1)
-    source = (row / factor + middle - 0.5).expand(rows, *gap.ct.shape[1:])             # (G, C, Z)
-    outside = (source < -0.5) | (source > rows - 0.5)
-    source = source.clamp(0, rows - 1)
-    below = source.floor().long().clamp_max(rows - 2)
-    share = source - below
+def _source_rows(middle: float, factor: Tensor) -> Tensor:
+    """Return where each row of a stretched gap comes from, (G, C, 1): `middle` moves to the gap's.
 
-    def sample(values: Tensor) -> Tensor:
-        return torch.lerp(values.gather(0, below), values.gather(0, below + 1), share)
+    Args:
+        middle: row.
+        factor: (C, 1) of each column.
+    """
+    row = torch.arange(GAP_ROWS)[:, None, None] + 0.5 - GAP_ROWS / 2 + OFF_CENTRE      # (G, 1, 1)
+    return row / factor + middle - 0.5
 
-    return DrawnGap(sample(gap.ct), sample(gap.probability).masked_fill(outside, 0.0))
+
+def _rows_at(values: Tensor, source: Tensor) -> Tensor:
+    """Sample (G, C, Z) at rows (G, C, 1), linear between; what lies beyond repeats the last row."""
+    source = source.clamp(0, GAP_ROWS - 1)
+    above = source.floor().long().clamp_max(GAP_ROWS - 2)
+    column = torch.arange(values.shape[1]).expand(GAP_ROWS, -1)                        # (G, C)
+    return torch.lerp(values[above[..., 0], column], values[above[..., 0] + 1, column], source - above)
+
+
+def _body_at(probability: Tensor, source: Tensor) -> Tensor:
+    """Sample the body (G, C, Z) likewise; there is none beyond."""
+    outside = (source < -0.5) | (source > GAP_ROWS - 0.5)
+    return _rows_at(probability, source).masked_fill(outside, 0.0)
 
 
 def centred(gap: DrawnGap) -> tuple[DrawnGap, int]:

@@ -1,21 +1,35 @@
 """What every trained model has: networks, an optimiser for each, and a state that can be saved whole."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from util.distributed import ALONE
+from util.errors import InputError
 
 
 class BaseModel(ABC):
     """Networks and their optimisers, by the same names."""
 
-    def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: str, compiles: bool = False) -> None:
+        """Begin without networks.
+
+        Args:
+            device: where they will be.
+            compiles: whether training runs them through torch.compile.
+
+        Raises:
+            InputError: that cannot be done here.
+        """
+        self.device, self.compiles = torch.device(device), compiles
+        if compiles:
+            check_compiler(self.device)
         self.networks: dict[str, nn.Module] = {}
+        self.passes: dict[str, Callable[..., Any]] = {}  # each network as a training step calls it
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.world, self.share = ALONE, 1.0  # the processes that train it; what this one has of a batch
         self.losses: dict[str, Tensor] = {}  # of the last step, detached, on the device
@@ -25,9 +39,13 @@ class BaseModel(ABC):
         """Take one step with the batch that was set."""
 
     def add_network(self, name: str, network: nn.Module, rate: float, betas: tuple[float, float]) -> None:
-        """Place a network on the device and give it an Adam of its own (arXiv:1412.6980)."""
+        """Place a network on the device and give it an Adam of its own (arXiv:1412.6980).
+
+        What is saved and validated is the network itself, so weights bear the same names, compiled or not.
+        """
         self.networks[name] = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizers[name] = torch.optim.Adam(network.parameters(), rate, betas)
+        self.passes[name] = torch.compile(network) if self.compiles else network
+        self.optimizers[name] = torch.optim.Adam(network.parameters(), rate, betas, fused=True)
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of every optimiser."""
@@ -46,10 +64,28 @@ class BaseModel(ABC):
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`."""
+        """Undo `state`, also of a run whose optimisers were not fused yet."""
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
+            saved = state["optimizers"][name]
+            groups = [group | {"fused": True, "foreach": None} for group in saved["param_groups"]]
+            self.optimizers[name].load_state_dict(saved | {"param_groups": groups})
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile something small.
+
+    Raises:
+        InputError: it cannot be done, as without a C++ compiler.
+    """
+    length = 2 + time.time_ns() % 2**20  # of no earlier call, whose result would be found in a cache
+    try:
+        torch.compile(lambda values: values * 2)(torch.ones(length, device=device))
+    except Exception as error:  # torch, Triton and the compiler each raise their own
+        reason = str(error).strip().partition("\n")[0]
+        needed = "C++ compiler" if device.type == "cpu" else "Triton and C compiler"
+        raise InputError(f"--compile: expected a {needed} that torch.compile can use, found "
+                         f"{type(error).__name__} ({reason}); install g++, or leave out --compile") from error
 
 
 def set_requires_grad(parameters: Iterable[nn.Parameter], wanted: bool) -> None:

@@ -3,18 +3,19 @@
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from util.body_heights import THIRDS
+from models import synthesis_records as records
 from util.errors import InputError
+from util.lookahead import ahead, delayed
 from util.paths import (
-    atomic_path,
     fake_ct,
     fake_label,
     heatmap_path,
@@ -24,17 +25,19 @@ from util.paths import (
     straightened_label,
     write_json,
 )
-from util.vertebrae import ANATOMICAL_ORDER, label_name, split_case
+from util.vertebrae import split_case
 from util.volume import STRAIGHTENED_SHAPE, Volume, pad_columns, write_volume
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not need it
     from models.height_prior import HeightPrior
-    from models.iterative_inference import Restoration, Synthesis
-    from models.slice_generation import PlaneModel
+    from models.iterative_inference import Synthesis
+    from models.plane_model import PlaneModel
+    from models.shared_passes import Steps
+    from models.slice_generation import Scan
 
-STEPS = ("", "upper_", "lower_")  # prefixes of the table's columns: the target's own, then its neighbours'
-STEP_COLUMNS = ("vertebra", "height_mm", "spread_mm", "original_height_mm", "sagittal_height_mm",
-                "coronal_height_mm", *(f"agreed_{third}_mm" for third in THIRDS))
+BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
+READERS, WRITERS = 1, 1  # threads: unpacking and packing leave Python's lock to the networks
+AHEAD, BEHIND = 2, 2     # cases that are read before their turn, or still being written
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class SynthesisSettings:
     checkpoints: tuple[Path, ...]          # one per plane
     heatmaps: Path
     iterative: str = "adjacent"            # adjacent, fractured or none
-    grades: dict[str, int] = field(default_factory=dict)
+    fractured: Mapping[str, set[int]] = field(default_factory=dict)  # labels by patient
     heights: str = "agreed"                # agreed, head or drawn
     device: str = "cpu"                    # auto, cpu, cuda or cuda:<number>
-    batch_slices: int = 8
+    batch_slices: int = 16
     amp: bool = False
     threads: int | None = None             # of this process; None for the library's choice
 
@@ -84,7 +87,7 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     from data.slice_input import CONVENTIONS
     from models.checkpoint import load_generator
     from models.height_prior import HeightPrior
-    from models.slice_generation import PlaneModel, prepare_for_inference
+    from models.plane_model import PlaneModel, prepare_for_inference
     from util.device import choose_device
 
     place = torch.device(choose_device(device))
@@ -136,70 +139,86 @@ def check_models(settings: SynthesisSettings, *, here: bool) -> None:
               "patients or more with this version to get one")
 
 
+class Loaded(NamedTuple):
+    """A case as it was read."""
+
+    scan: "Scan"
+    affine: np.ndarray  # 4x4, of the straightened volume
+
+
 def synthesize_case(settings: SynthesisSettings, digest: str, case: str) -> str | None:
     """Synthesize one case and write its volumes and record; return what there is to say about it."""
+    [(_, written)] = synthesize_cases(settings, digest, [case])
+    return written.result()
+
+
+def synthesize_cases(settings: SynthesisSettings, digest: str,
+                     cases: Sequence[str]) -> Iterator[tuple[str, "Future[str | None]"]]:
+    """Synthesize cases side by side: they share the networks' passes, while others are read and written.
+
+    Args:
+        settings: what to do. As many cases are in hand as fill a pass of `batch_slices`.
+        digest: see `recipe`.
+        cases: taken from one by one.
+
+    Yields:
+        Each case with what there is to say about it, or the error that it failed with, once it is written.
+    """
     import torch
 
-    from data.aligned_dataset import load_case
-    from models.iterative_inference import synthesize
-    from models.slice_generation import Scan
+    from models.shared_passes import run_together
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
     models = load_models(settings.checkpoints, settings.device, settings.amp)
+    with ThreadPoolExecutor(READERS) as reader, ThreadPoolExecutor(WRITERS) as writer:
+        loaded = ahead(reader, partial(_load, settings, models), cases, AHEAD)
+        tasks = ((case, _steps(settings, models, case, reading)) for case, reading in loaded)
+        results = run_together(tasks, settings.batch_slices)
+        written = ((case, writer.submit(_write, settings, digest, case, result))
+                   for case, result in results)
+        yield from delayed(written, BEHIND)
+
+
+def _load(settings: SynthesisSettings, models: Models, case: str) -> Loaded:
+    """Read a case."""
+    from data.aligned_dataset import load_case
+    from models.slice_generation import Scan
+
     heatmaps = settings.heatmaps if models.takes_heatmap else None
     volumes = load_case(settings.dataroot, case, heatmaps, models.columns)
     heatmap = np.zeros_like(volumes.ct) if volumes.heatmap is None else volumes.heatmap
+    return Loaded(Scan(volumes.ct, volumes.label, heatmap), volumes.affine)
+
+
+def _steps(settings: SynthesisSettings, models: Models, case: str,
+           reading: "Future[Loaded]") -> "Steps[tuple[Synthesis, np.ndarray]]":
+    """Synthesize a case that is being read; its result comes with its affine."""
+    from models.iterative_inference import synthesize
+
+    scan, affine = reading.result()
     patient, label = split_case(case)
-    fractured = {split_case(other)[1] for other, grade in settings.grades.items()
-                 if grade > 0 and split_case(other)[0] == patient}
-    scan = Scan(volumes.ct, volumes.label, heatmap)
-    result = synthesize(scan, label, models.planes, iterative=settings.iterative != "none",
-                        restorable=fractured if settings.iterative == "fractured" else None,
-                        heights=settings.heights, prior=models.prior, batch_slices=settings.batch_slices)
-    for path, array in ((fake_ct(settings.output, case), result.scan.ct),
-                        (fake_label(settings.output, case), result.scan.label)):
-        write_volume(path, Volume(pad_columns(array, STRAIGHTENED_SHAPE[1]), volumes.affine))
-    write_json(record_path(settings.output, case), {"recipe": digest} | _record(case, label, result))
-    return _remark(result)
+    restorable = settings.fractured.get(patient, set()) if settings.iterative == "fractured" else None
+    result = yield from synthesize(scan, label, models.planes, iterative=settings.iterative != "none",
+                                   restorable=restorable, heights=settings.heights, prior=models.prior)
+    return result, affine
 
 
-def _record(case: str, label: int, result: "Synthesis") -> dict[str, Any]:
-    """Return the row of the table that one case makes."""
-    record: dict[str, Any] = {"case": case}
-    for step in reversed(result.passes):
-        order = ANATOMICAL_ORDER.index(step.label) - ANATOMICAL_ORDER.index(label)
-        prefix = STEPS[0] if order == 0 else STEPS[1] if order < 0 else STEPS[2]
-        record |= {prefix + key: value for key, value in _step_values(step).items()}
-    if result.direct_height_mm is not None:
-        record["direct_height_mm"] = round(result.direct_height_mm, 3)
-    return record
-
-
-def _step_values(step: "Restoration") -> dict[str, Any]:
-    """Return one pass as values of the columns `STEP_COLUMNS`."""
-    planes = {f"{plane}_height_mm": round(height, 3) for plane, height in step.plane_heights_mm.items()}
-    agreed = {f"agreed_{third}_mm": round(height, 3)
-              for third, height in zip(THIRDS, step.agreed_mm, strict=False)}  # none without a prior
-    values = {"vertebra": label_name(step.label), "height_mm": round(step.height_mm, 3),
-              "spread_mm": round(step.spread_mm, 3), "original_height_mm": step.original_height_mm}
-    return values | planes | agreed
-
-
-def _remark(result: "Synthesis") -> str | None:
-    """Return a warning where a generator drew no body."""
-    undrawn = [label_name(step.label) for step in result.passes if not step.voxels]
-    return f"no body drawn for {', '.join(undrawn)}; the generator needs more training" if undrawn else None
-
-
-def record_path(output: Path, case: str) -> Path:
-    """Return the path of a case's record."""
-    return output / "synthesis" / f"{case}.json"
+def _write(settings: SynthesisSettings, digest: str, case: str,
+           result: "Future[tuple[Synthesis, np.ndarray]]") -> str | None:
+    """Write a case's volumes, then its record; return what there is to say about it."""
+    synthesis, affine = result.result()
+    for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
+                        (fake_label(settings.output, case), synthesis.scan.label)):
+        write_volume(path, Volume(pad_columns(array, STRAIGHTENED_SHAPE[1]), affine))
+    write_json(records.record_path(settings.output, case),
+               {"recipe": digest} | records.record_of(case, synthesis))
+    return records.remark(synthesis)
 
 
 def is_complete(settings: SynthesisSettings, digest: str, case: str) -> bool:
     """Tell whether a case was made by the same weights and method, and from what its files hold now."""
-    record = record_path(settings.output, case)
+    record = records.record_path(settings.output, case)
     sources = (straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case),
                heatmap_path(settings.heatmaps, case))
     made = fake_ct(settings.output, case), fake_label(settings.output, case), record
@@ -209,26 +228,6 @@ def is_complete(settings: SynthesisSettings, digest: str, case: str) -> bool:
         return read_json(record).get("recipe") == digest
     except InputError:
         return False
-
-
-def write_table(output: Path) -> Path:
-    """Write `synthesis.csv`: one row per case that has a record, by name.
-
-    Columns: case; then vertebra, predicted height, its standard deviation over slices, the height of the
-    extent before, each plane's height, and the heights of the thirds that were agreed on, all in mm, for the
-    target and (prefixes `upper_`, `lower_`) for the neighbours' passes. What was not made or not agreed upon
-    leaves its cells empty. Last, `direct_height_mm`: the target's height as predicted before the neighbours
-    were restored.
-    """
-    import csv
-
-    columns = ["case", *(prefix + column for prefix in STEPS for column in STEP_COLUMNS), "direct_height_mm"]
-    records = [read_json(path) for path in sorted((output / "synthesis").glob("*.json"))]
-    with atomic_path(output / "synthesis.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(records)
-    return output / "synthesis.csv"
 
 
 def chosen_cases(cases: Sequence[str], chosen: Sequence[str]) -> list[str]:

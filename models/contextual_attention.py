@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.patch_pairs import NORM_FLOOR, PATCH, fuse, inverse_patch_lengths, paste, patch_products
 from util.geometry import GAP_ROWS
 
-PATCH = 3             # patches are 3 x 3
 SOFTMAX_SCALE = 10.0
-NORM_FLOOR = 1e-4     # a patch of zeros matches nothing
 
 
 def unfold_patches(features: Tensor) -> Tensor:
@@ -36,28 +35,6 @@ def shrink_gap(gap: Tensor, factor: int) -> Tensor:
     return functional.max_pool2d(gap, factor)
 
 
-def sum_diagonals(scores: Tensor) -> Tensor:
-    """Add to each score those of the previous and the next pair: (B, N, M) -> (B, N, M)."""
-    padded = functional.pad(scores, (1, 1, 1, 1))
-    return scores + padded[:, :-2, :-2] + padded[:, 2:, 2:]
-
-
-def fuse(scores: Tensor, rows: int, columns: int) -> Tensor:
-    """Favour matches whose neighbours match too, along columns and along rows (section 3.1 of the source).
-
-    Args:
-        scores: (B, rows * columns, rows * columns), positions in row-major order.
-
-    Returns:
-        The same shape and order.
-    """
-    shape = (-1, rows, columns, rows, columns)
-    scores = sum_diagonals(scores)
-    turned = scores.reshape(shape).permute(0, 2, 1, 4, 3).reshape(scores.shape)     # column-major
-    turned = sum_diagonals(turned)
-    return turned.reshape(-1, columns, rows, columns, rows).permute(0, 2, 1, 4, 3).reshape(scores.shape)
-
-
 def match(queries: Tensor, keys: Tensor) -> Tensor:
     """Return the product of each query with each key of unit length: (B, N, D), (B, M, D) -> (B, N, M)."""
     return queries @ (keys / keys.norm(dim=2, keepdim=True).clamp_min(NORM_FLOOR)).transpose(1, 2)
@@ -68,25 +45,20 @@ def weigh(scores: Tensor, excluded: Tensor, scale: float | Tensor) -> Tensor:
 
     Where every key is excluded, the weights are zero.
     """
+    scores = scores.float() if scores.dtype == torch.bfloat16 else scores  # rounded scores shift weights
     weights = (scores * scale).masked_fill(excluded[:, None], torch.finfo(scores.dtype).min).softmax(2)
     return weights.masked_fill(excluded[:, None], 0.0)
 
 
-def weigh_all(scores: Tensor, excluded: Tensor, scale: float) -> Tensor:
-    """Return the published weights: (B, N, M), (B, M) -> (B, N, M).
-
-    A key that is excluded scores zero and takes its share of the softmax, which is then left out. So the
-    weights add up to less than one.
-    """
-    kept = ~excluded[:, None]
-    return (scores * kept * scale).softmax(2) * kept
-
-
 class ContextualAttention(nn.Module):
-    """The published attention: match at half resolution, copy 4x4 patches at full resolution."""
+    """The published attention: match at half resolution, copy 4x4 patches at full resolution.
+
+    A patch that touches the gap scores zero and takes its share of the softmax, which is then left out. So
+    the weights add up to less than one.
+    """
 
     def forward(self, features: Tensor, gap: Tensor) -> Tensor:
-        """Rebuild a feature map from its own patches outside the gap.
+        """Rebuild a feature map from its own patches outside the gap. In full precision always.
 
         Args:
             features: (B, C, R, W), R and W even.
@@ -95,15 +67,17 @@ class ContextualAttention(nn.Module):
         Returns:
             (B, C, R, W); overlapping patches are averaged.
         """
-        rows, columns = features.shape[2] // 2, features.shape[3] // 2
+        with torch.autocast(features.device.type, enabled=False):
+            return self._rebuild(features.to(gap.dtype), gap)
+
+    def _rebuild(self, features: Tensor, gap: Tensor) -> Tensor:
+        """Be `forward`, the precision settled."""
         half = features[:, :, ::2, ::2]                                            # (B, C, R/2, W/2)
-        patches = unfold_patches(half)                                             # (B, N, 9C)
-        scores = fuse(match(patches, patches), rows, columns)                      # (B, N, N)
-        excluded = touches_gap(sample_gap(gap, gap.shape[2] // rows))              # (B, N)
-        weights = weigh_all(scores, excluded, SOFTMAX_SCALE)
-        copies = functional.unfold(features, 4, stride=2, padding=1)               # (B, 16C, N)
-        pasted = copies @ weights.transpose(1, 2)
-        return functional.fold(pasted, features.shape[2:], 4, stride=2, padding=1) / 4
+        scores = fuse(patch_products(half) * inverse_patch_lengths(half)[:, None, None])
+        excluded = touches_gap(sample_gap(gap, gap.shape[2] // half.shape[2]))     # (B, N)
+        kept = (~excluded).to(half.dtype).view(-1, 1, 1, *half.shape[2:])
+        weights = scores.mul_(SOFTMAX_SCALE * kept).flatten(3).softmax(3)          # (B, R/2, W/2, N)
+        return paste(features, weights.view_as(scores), kept)
 
 
 class GapAttention(nn.Module):

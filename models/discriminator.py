@@ -23,7 +23,8 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if index < 3 else 1
-            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride, padding=1)), nn.LeakyReLU(0.2)]
+            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride, padding=1)),
+                       nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1)))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from util.geometry import (
     replace_rows_map,
     row_extent,
 )
+from util.volume import present_labels
 
 
 def close_gap(scan: Scan, label: int, rows: int, drawn_gap: DrawnGap) -> Scan:
@@ -85,7 +86,7 @@ def _carry_intruders(scan: Scan, label: int, rows: int, ct: np.ndarray, moved_la
     """Keep the neighbours whole: what of them reaches into the removed rows moves with the rest of them."""
     top, bottom = row_extent(scan.label == label)
     new_top = int(closed_top(torch.tensor(top), torch.tensor(bottom), torch.tensor(rows)))
-    intruders = set(np.unique(scan.label[top:bottom]).tolist()) - {0, label}
+    intruders = set(present_labels(scan.label[top:bottom])) - {label}
     for other in intruders:
         row, column, index = np.nonzero(scan.label == other)
         is_above = 2 * row.mean() < top + bottom

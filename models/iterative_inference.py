@@ -17,9 +17,12 @@ from models.agreed_height import DrawnGap, HeadHeight, WantedHeight, fit_height
 from models.gap_closing import close_gap, shift_rows
 from models.height_prior import HeightPrior
 from models.implied_height import height_chooser, is_cut_off
-from models.slice_generation import PlaneFrame, PlaneModel, Scan, generate_plane, sampled_height_mm
+from models.plane_model import PlaneModel
+from models.shared_passes import Steps, in_turn
+from models.slice_generation import PlaneFrame, Scan, generate_plane, sampled_height_mm
 from util.geometry import row_extent
 from util.vertebrae import neighbours
+from util.volume import present_labels
 
 TINY = 1e-6  # what no plane has drawn counts as nothing
 
@@ -56,8 +59,8 @@ class Synthesis:
 
 
 def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterative: bool = True,
-               restorable: Collection[int] | None = None, batch_slices: int = 8,
-               heights: str = "head", prior: HeightPrior | None = None) -> Synthesis:
+               restorable: Collection[int] | None = None, heights: str = "head",
+               prior: HeightPrior | None = None) -> Steps[Synthesis]:
     """Replace a vertebra by the healthy one that its restored neighbours imply.
 
     Args:
@@ -66,7 +69,6 @@ def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterativ
         models: one per plane; two are fused.
         iterative: restore the upper, then the lower neighbour first.
         restorable: labels whose restoration is wanted; None for all.
-        batch_slices: slices that go through a network at once.
         heights: `agreed`, `head` or `drawn`; the head's where nothing can be agreed upon.
         prior: what vertebrae say of each other's heights; for `agreed`.
 
@@ -77,38 +79,36 @@ def synthesize(scan: Scan, label: int, models: Sequence[PlaneModel], *, iterativ
     passes = []
     choose = height_chooser(scan, label, heights, prior)
     wanted = restorable_neighbours(scan, label, restorable) if iterative else []
-    direct = [sampled_height_mm(scan, label, model, batch_slices) for model in models] if wanted else []
+    direct = yield from in_turn(sampled_height_mm(scan, label, model) for model in (models if wanted else ()))
     for neighbour in wanted:
-        restored, step = restore_vertebra(scan, neighbour, models, batch_slices, choose(neighbour))
+        restored, step = yield from restore_vertebra(scan, neighbour, models, choose(neighbour))
         passes.append(step)
         scan = restored if step.voxels else scan
     top, _ = row_extent(scan.label == label)
     scan = shift_rows(scan, original_top - top)
-    scan, step = restore_vertebra(scan, label, models, batch_slices, choose(label))
+    scan, step = yield from restore_vertebra(scan, label, models, choose(label))
     return Synthesis(scan, (*passes, step), sum(direct) / len(direct) if direct else None)
 
 
 def restorable_neighbours(scan: Scan, label: int, wanted: Collection[int] | None = None) -> list[int]:
     """Return the adjacent vertebrae, upper first, that are wanted and wholly in the scan."""
-    present = set(np.flatnonzero(np.bincount(scan.label.ravel())).tolist()) - {0}
-    adjacent = [other for other in neighbours(label, present) if other is not None]
+    adjacent = [other for other in neighbours(label, present_labels(scan.label)) if other is not None]
     return [other for other in adjacent
             if (wanted is None or other in wanted) and not is_cut_off(scan, other)]
 
 
-def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel], batch_slices: int,
-                     wanted: WantedHeight = None) -> tuple[Scan, Restoration]:
+def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
+                     wanted: WantedHeight = None) -> Steps[tuple[Scan, Restoration]]:
     """Take a vertebra out and close the gap around the one that the generators draw.
 
     Args:
         scan: that shows it.
         label: the vertebra.
         models: one per plane; two are fused.
-        batch_slices: slices that go through a network at once.
         wanted: height of the restored body.
     """
     top, bottom = row_extent(scan.label == label)
-    frames = [generate_plane(scan, label, model, batch_slices) for model in models]
+    frames = yield from in_turn(generate_plane(scan, label, model) for model in models)
     plane_heights = {model.plane: float(frame.heights_mm.median())
                      for model, frame in zip(models, frames, strict=True)}
     height_mm = sum(plane_heights.values()) / len(plane_heights)

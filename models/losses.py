@@ -51,8 +51,8 @@ def sobel_edges(mask: Tensor) -> Tensor:
 
     Differentiable everywhere: an epsilon stands under the root.
     """
-    smooth = mask.new_tensor([1.0, 2.0, 1.0]) / 4
-    slope = mask.new_tensor([-1.0, 0.0, 1.0]) / 2
+    steps = torch.arange(-1, 2, device=mask.device, dtype=mask.dtype)              # made where it is needed
+    smooth, slope = (2 - steps.abs()) / 4, steps / 2
     kernels = torch.stack([torch.outer(smooth, slope), torch.outer(slope, smooth)])[:, None]   # (2, 1, 3, 3)
     gradient = functional.conv2d(functional.pad(mask, (1, 1, 1, 1), mode="replicate"), kernels)
     return (gradient.square().sum(1, keepdim=True) + SOBEL_EPSILON).sqrt()

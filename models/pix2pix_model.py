@@ -45,11 +45,10 @@ class Pix2PixModel(BaseModel):
     """Generator and discriminators, their objective, and one step of training."""
 
     def __init__(self, options: Namespace, device: str) -> None:
-        super().__init__(device)
+        super().__init__(device, options.compile)
         torch.manual_seed(options.seed)
         self.weights = objective_weights(options)
         self.amp = options.amp
-        self.amp_generator = options.amp and options.netG != "published"  # its spectral norm needs float32
         betas = (options.beta1, BETA2)
         self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
         self.add_network("generator", self.generator, options.lr, betas)
@@ -76,15 +75,15 @@ class Pix2PixModel(BaseModel):
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
-        context = context_above.to(self.device), context_below.to(self.device)
-        self.seen = build_slice_input(raw, *context)
-        self.truth = build_slice_truth(raw, *context)
+        above, below = (rows.to(self.device, non_blocking=True) for rows in (context_above, context_below))
+        self.seen = build_slice_input(raw, above, below)
+        self.truth = build_slice_truth(raw, above, below)
         self.body = raw.body.float()                                             # (B, 1, R, C) original frame
 
     def optimize_parameters(self) -> None:
         """Take one step: discriminators on the detached result, then the generator against them."""
-        with self._autocast(self.amp_generator):
-            output = self.generator(self.seen)
+        with self._autocast():
+            output = self.passes["generator"](self.seen)
         output = GeneratorOutput(*(result.float() for result in output))
         composed = self.compose_true(output.ct)
         self.losses = {}
@@ -114,6 +113,11 @@ class Pix2PixModel(BaseModel):
 
     def objective_terms(self, output: GeneratorOutput, composed: Tensor) -> dict[str, Tensor]:
         """Return the terms of the objective whose weight is not zero, unweighted, by their names."""
+        terms = self.reconstruction_terms(output, composed)
+        return terms | {"gan": self._adversarial(composed, output.body)} if self.weights.gan > 0 else terms
+
+    def reconstruction_terms(self, output: GeneratorOutput, composed: Tensor) -> dict[str, Tensor]:
+        """Return those of `objective_terms` that compare with the truth."""
         truth = self.truth
         everywhere = truth.ct.new_ones(1)  # outside the restored rows the composed CT equals the true one
         terms = {
@@ -124,7 +128,6 @@ class Pix2PixModel(BaseModel):
             "edge": lambda: edge_loss(output.body, truth.body),
             "height": lambda: relative_height_loss(output.height_mm, truth.height_mm),
             "coarse_height": lambda: relative_height_loss(output.coarse_height_mm, truth.height_mm),
-            "gan": lambda: self._adversarial(composed, output.body),
         }
         return {name: term() for name, term in terms.items() if getattr(self.weights, name) > 0}
 
@@ -146,9 +149,10 @@ class Pix2PixModel(BaseModel):
             for module in self.discriminators.modules():
                 if parametrize.is_parametrized(module):
                     _ = module.weight  # the spectral norm, in float32, once for this pass
-            with self._autocast(self.amp):
-                logits = self.discriminators(central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
-                                             central_rows(body, IMAGE_ROWS))
+            with self._autocast():
+                logits = self.passes["discriminators"](
+                    central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
+                    central_rows(body, IMAGE_ROWS))
         return [each.float() for each in logits]
 
     def compose_true(self, generated: Tensor) -> Tensor:
@@ -156,9 +160,9 @@ class Pix2PixModel(BaseModel):
         truth = self.truth
         return compose(truth.ct, generated, truth.top, truth.bottom, truth.bottom - truth.top)
 
-    def _autocast(self, wanted: bool) -> AbstractContextManager[None]:
-        """Return the context in which convolutions run in bfloat16, if wanted."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
+    def _autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which convolutions run in bfloat16, if --amp wants it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
 
     def _update(self, name: str, loss: Tensor) -> None:
         """Take one optimiser step of a network."""

@@ -14,18 +14,13 @@ from torch.nn import functional
 from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention
 from models.generator_output import GeneratorOutput
-from models.layers import SpectralConv, as_plane
+from models.layers import SpectralConv, as_plane, convolve_jointly
 from util.geometry import GAP_ROWS
 
 DILATIONS = (2, 4, 8, 16)
 ENCODER = ("conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 "
            "conv7_atrous conv8_atrous conv9_atrous conv10_atrous")
 ATTENDING_ENCODER = "pmconv1 pmconv2_downsample pmconv3 pmconv4_downsample pmconv5 pmconv6"
-
-
-def enlarge(features: Tensor) -> Tensor:
-    """Double rows and columns."""
-    return functional.interpolate(features, scale_factor=2, mode="nearest")
 
 
 def add_dilated(module: nn.Module, channels: int) -> None:
@@ -56,10 +51,10 @@ class PublishedCoarse(nn.Module):
         add_dilated(self, 4 * ngf)
         self.conv11 = SpectralConv(4 * ngf, 4 * ngf)
         self.conv12 = SpectralConv(4 * ngf, 4 * ngf)
-        self.conv20 = SpectralConv(4 * ngf + extra, 4 * ngf)
+        self.conv20 = SpectralConv(4 * ngf + extra, 4 * ngf, enlarges=True)
         self.conv13 = SpectralConv(4 * ngf, 2 * ngf)
         self.conv14 = SpectralConv(2 * ngf, 2 * ngf)
-        self.conv19 = SpectralConv(2 * ngf + extra, 2 * ngf)
+        self.conv19 = SpectralConv(2 * ngf + extra, 2 * ngf, enlarges=True)
         self.conv15 = SpectralConv(2 * ngf, ngf)
         self.conv16 = SpectralConv(ngf, ngf // 2)
         self.conv17 = SpectralConv(ngf // 2, 1, activation=None)
@@ -77,12 +72,12 @@ class PublishedCoarse(nn.Module):
         features = torch.cat([masked_ct, distance, gap], 1)
         features = apply_layers(self, ENCODER, features)                           # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
-        features = enlarge(apply_layers(self, "conv11 conv12", features))
+        features = apply_layers(self, "conv11 conv12", features)
         half = [functional.interpolate(plane, scale_factor=0.5) for plane in attention]
-        features = apply_layers(self, "conv20 conv13 conv14", torch.cat([features, *half], 1))
-        features = torch.cat([enlarge(features), *attention], 1)                   # (B, 2c + 1, R, C)
-        features = apply_layers(self, "conv19 conv15 conv16", features)
-        return self.conv17(features).clamp(-1, 1), self.conv18(features).sigmoid(), height_mm
+        features = apply_layers(self, "conv13 conv14", self.conv20(features, *half))   # (B, 2c, R/2, C/2)
+        features = apply_layers(self, "conv15 conv16", self.conv19(features, *attention))
+        ct, neighbours = convolve_jointly([self.conv17, self.conv18], features)    # (B, 1, R, C) each
+        return ct.clamp(-1, 1), neighbours.sigmoid(), height_mm
 
 
 class PublishedRefinement(nn.Module):
@@ -92,7 +87,7 @@ class PublishedRefinement(nn.Module):
         super().__init__()
         for prefix in ("", "pm"):
             last = 2 * ngf if prefix == "" else 4 * ngf
-            activation = functional.elu if prefix == "" else functional.relu  # what is matched is >= 0
+            activation = functional.elu_ if prefix == "" else functional.relu_  # what is matched is >= 0
             self.add_module(f"{prefix}conv1", SpectralConv(4, ngf, 5))
             self.add_module(f"{prefix}conv2_downsample", SpectralConv(ngf, ngf, stride=2))
             self.add_module(f"{prefix}conv3", SpectralConv(ngf, 2 * ngf))
@@ -106,9 +101,9 @@ class PublishedRefinement(nn.Module):
         self.allconv11 = SpectralConv(8 * ngf, 4 * ngf)
         self.allconv12 = SpectralConv(4 * ngf, 4 * ngf)
         self.allconv19 = SpectralConv(4 * ngf, 4 * ngf)
-        self.allconv13 = SpectralConv(4 * ngf, 2 * ngf)
+        self.allconv13 = SpectralConv(4 * ngf, 2 * ngf, enlarges=True)
         self.allconv14 = SpectralConv(2 * ngf, 2 * ngf)
-        self.allconv15 = SpectralConv(2 * ngf, ngf)
+        self.allconv15 = SpectralConv(2 * ngf, ngf, enlarges=True)
         self.allconv16 = SpectralConv(ngf, ngf // 2)
         self.allconv17 = SpectralConv(ngf // 2 + 1, 1, activation=None)
         self.allconv18 = SpectralConv(ngf // 2 + 1, 1, activation=None)
@@ -123,11 +118,10 @@ class PublishedRefinement(nn.Module):
         copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
         features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
-        features = apply_layers(self, "allconv12 allconv19", features)
-        features = apply_layers(self, "allconv13 allconv14", enlarge(features))
-        features = apply_layers(self, "allconv15 allconv16", enlarge(features))
-        features = torch.cat([features, coarse_ct], 1)                             # (B, c/2 + 1, R, C)
-        return self.allconv17(features).clamp(-1, 1), self.allconv18(features).sigmoid(), height_mm
+        features = apply_layers(self, "allconv12 allconv19 allconv13 allconv14", features)
+        features = apply_layers(self, "allconv15 allconv16", features)             # (B, c/2, R, C)
+        ct, body = convolve_jointly([self.allconv17, self.allconv18], features, coarse_ct)
+        return ct.clamp(-1, 1), body.sigmoid(), height_mm
 
 
 def height_from(linear: nn.Linear, features: Tensor) -> Tensor:

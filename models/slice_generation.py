@@ -1,18 +1,17 @@
 """One plane of one vertebra: every slice of its body through the generator, laid into the gap."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch import Tensor
 
 from data.aligned_dataset import SLICE_AXIS, body_slices
-from data.slice_input import CONVENTIONS, RawSlices, SampleConvention, SliceInput, build_inference_input
-from util.geometry import GAP_ROWS, gap_top, row_extent
+from data.slice_input import RawSlices
+from models.plane_model import PlaneModel
+from models.shared_passes import Steps, Wanted
+from util.geometry import row_extent
 
 FADE_MM = 4                  # from the body's outline outwards, the drawn CT gives way to what lay there
 MARGIN_SLICES = FADE_MM - 1  # drawn beyond the body's ends
@@ -30,18 +29,6 @@ class Scan:
     heatmap: np.ndarray  # 0..255: evidence of fracture
 
 
-@dataclass(frozen=True)
-class PlaneModel:
-    """A generator and the plane whose slices it was trained on."""
-
-    generator: Callable[[SliceInput], Any]
-    plane: str
-    device: torch.device
-    amp: bool = False
-    convention: SampleConvention = CONVENTIONS["own"]
-    height_doubt: float = math.inf  # of its height head, see `models.agreed_height.HeadHeight`
-
-
 class PlaneFrame(NamedTuple):
     """What one plane's generator drew in the rows of the gap (G = 40)."""
 
@@ -51,26 +38,13 @@ class PlaneFrame(NamedTuple):
     trust: Tensor       # (1, 1, Z) or (1, C, 1), 0..1: falls at the body's first and last slices
 
 
-def prepare_for_inference(generator: nn.Module) -> nn.Module:
-    """Put a generator into evaluation, its images in channels-last order and its spectral norms folded.
-
-    A folded norm is the same weight, computed once instead of in every pass.
-    """
-    for module in generator.modules():
-        if any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()):
-            nn.utils.remove_spectral_norm(module)
-    generator.eval().requires_grad_(False)
-    return generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-
-
-def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int) -> PlaneFrame:
+def generate_plane(scan: Scan, label: int, model: PlaneModel) -> Steps[PlaneFrame]:
     """Draw every slice of a vertebra's body, and a margin, with the vertebra taken out.
 
     Args:
         scan: in the original frame.
         label: the vertebra; it must be present.
         model: generator and plane.
-        batch_slices: slices that go through the network at once.
     """
     body = scan.label == label
     count = body.shape[SLICE_AXIS[model.plane]]
@@ -79,7 +53,7 @@ def generate_plane(scan: Scan, label: int, model: PlaneModel, batch_slices: int)
     half_length = max((end - 1 - first) / 2, 0.5)
     offset = (index - (first + end - 1) / 2) / half_length                          # (S,) -1..1 in the body
     raw = _raw_slices(scan, body, model.plane, index, offset.clamp(-1.0, 1.0))
-    ct, probability, heights_mm = _run(model, raw, batch_slices)
+    ct, probability, heights_mm = yield Wanted(model, raw)
     rim = offset.abs() > RIM
     probability[rim] *= _outline(body, model.plane, index[rim])
     return PlaneFrame(
@@ -98,7 +72,7 @@ def _trust(offset: Tensor) -> Tensor:
     return ((1 - offset.abs()) / (1 - RIM)).clamp(LEAST_TRUST, 1.0)
 
 
-def sampled_height_mm(scan: Scan, label: int, model: PlaneModel, batch_slices: int) -> float:
+def sampled_height_mm(scan: Scan, label: int, model: PlaneModel) -> Steps[float]:
     """Return the median height predicted in every third slice of a body's central 4/5; nothing is drawn.
 
     Args:
@@ -110,7 +84,7 @@ def sampled_height_mm(scan: Scan, label: int, model: PlaneModel, batch_slices: i
     offset = (index - (first + end - 1) / 2) / max((end - 1 - first) / 2, 0.5)      # (S,) -1..1 in the body
     chosen = (offset.abs() <= RIM).nonzero()[:, 0][::SAMPLED_SLICES]
     raw = _raw_slices(scan, body, model.plane, index[chosen], offset[chosen])
-    _, _, heights_mm = _run(model, raw, batch_slices)
+    _, _, heights_mm = yield Wanted(model, raw)
     return float(heights_mm.median())
 
 
@@ -135,20 +109,6 @@ def _raw_slices(scan: Scan, body: np.ndarray, plane: str, index: Tensor, distanc
     ct = stack(scan.ct)
     return RawSlices(ct, stack(body), torch.zeros_like(ct), stack(scan.heatmap), torch.full_like(index, top),
                      torch.full_like(index, bottom), distance.float())
-
-
-def _run(model: PlaneModel, raw: RawSlices, batch_slices: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gap's CT (S, G, W) and body probability (S, G, W), and the height in mm (S,), of slices."""
-    first = gap_top(raw.ct.shape[2]) + model.convention.rows_below_height   # such a body lies lower
-    gap = slice(first, first + GAP_ROWS)
-    results = []
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.amp):
-        for chunk in zip(*(tensor.split(batch_slices) for tensor in raw), strict=True):
-            part = RawSlices(*(tensor.to(model.device) for tensor in chunk))
-            output = model.generator(build_inference_input(part, model.convention))
-            results.append((output.ct[:, 0, gap], output.body[:, 0, gap], output.height_mm))
-    ct, probability, heights = (torch.cat(parts).float().cpu() for parts in zip(*results, strict=True))
-    return ct, probability, heights.reshape(-1) + model.convention.rows_below_height
 
 
 def _lay_out(slices: Tensor, index: Tensor, count: int, plane: str) -> Tensor:

@@ -35,7 +35,8 @@ class TestOptions(BaseOptions):
         add("--heights", choices=("agreed", "head", "drawn"), default="agreed",
             help="height of a restored body: as the scan's other vertebrae (by the checkpoint's height "
             "prior) and the height heads agree; as the heads predict; or as the body was drawn")
-        add("--batch_slices", type=whole_number(1), default=16, help="slices that a network takes at once")
+        add("--batch_slices", type=whole_number(1), help="slices that a network takes at once, of several "
+            "vertebrae where there is room; bounds the memory; without it 16 on the CPU, 256 on a GPU")
         add("--overwrite", action="store_true", help="redo what is already complete")
         add_scheduler_argument(parser)
 

@@ -41,10 +41,20 @@ class TrainOptions(BaseOptions):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the flags of training."""
         super().add_arguments(parser)
+        self._add_slices(parser)
         self._add_method(parser)
         self._add_course(parser)
         self._add_objective(parser)
         self._add_watching(parser)
+
+    def _add_slices(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument_group("slices", "each is cut once from its volumes").add_argument
+        add("--cache", choices=("auto", "memory", "device", "none"), default="auto",
+            help="where slices are kept: mapped into memory from --cache_dir; all on the device that trains; "
+            "nowhere, so that volumes are read for each draw (slow); auto is device on a GPU where they fill "
+            "at most half of the free memory, else memory")
+        add("--cache_dir", type=Path, help="folder of cut slices, 3 to 4 MB a vertebra, which runs may share "
+            "and anyone may delete; without it 'slices' beside --dataroot")
 
     def _add_method(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument_group("method").add_argument
@@ -84,6 +94,8 @@ class TrainOptions(BaseOptions):
         add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
         add("--stop_after", type=whole_number(1),
             help="stop and save after so many steps of this call, to go on later with --continue_train")
+        add("--compile", action="store_true", help="compile the networks in the first step, which takes "
+            "minutes, on a GPU less; needs a C++ compiler")
         add("--dry_run", action="store_true", help="check everything, train nothing, write nothing")
 
     def _add_objective(self, parser: argparse.ArgumentParser) -> None:
@@ -107,6 +119,8 @@ class TrainOptions(BaseOptions):
             InputError: as said.
         """
         super().check(args)
+        if args.cache_dir is None:
+            args.cache_dir = args.dataroot.parent / "slices"
         if args.lr is None:
             args.lr = LEARNING_RATES[args.netG]
         args.augment = augmentation_kinds(args.augment)

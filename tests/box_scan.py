@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from data.slice_input import SliceInput
-from models.slice_generation import PlaneModel, Scan
+from models.plane_model import PlaneModel
+from models.slice_generation import Scan
 from util.geometry import GAP_ROWS, gap_top
 
 SHAPE = (256, 128, 64)

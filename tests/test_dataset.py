@@ -86,7 +86,7 @@ def test_slices_of_a_vertebra(boxes: BoxCohort, plane: str, columns: int) -> Non
     first, last = body_slices(volumes.label == 20, plane)
     assert vertebra.images.shape == (len(vertebra.distance), 3, 256, columns)
     assert len(vertebra.distance) == last - first
-    assert vertebra.heights_mm == pytest.approx([boxes.healthy_rows["p0_20"]] * 3, abs=0.5)
+    assert vertebra.measures_mm[:3] == pytest.approx([boxes.healthy_rows["p0_20"]] * 3, abs=0.5)
     assert vertebra.bottom - vertebra.top == boxes.healthy_rows["p0_20"]
     masks = vertebra.images[:, 1]
     assert set(np.unique(masks)) == {0, 1, 2}
@@ -111,7 +111,7 @@ def test_a_grade_may_count_as_healthy(boxes: BoxCohort) -> None:
 
 def test_without_heatmaps_attention_sees_none(boxes: BoxCohort) -> None:
     slices = read(boxes, "--attention", "none", "--heatmaps", "/nowhere")
-    assert slices.train.images[0].shape[1] == 2
+    assert slices.train.images.parts[0].shape[1] == 2
     assert not slices.train.gather(central_draw(slices.train)).heatmap.any()
 
 

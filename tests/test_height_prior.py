@@ -69,6 +69,29 @@ def test_prediction_is_better_than_the_level_alone_and_its_spread_is_honest(prio
     assert np.std(errors) < 0.04  # the level alone: 0.067
 
 
+def test_the_size_of_the_others_tells_what_their_heights_leave_open():
+    """Heights vary by 4 % in a vertebra, depth and width by 1 %: one neighbour's size says who this is."""
+    rng = np.random.default_rng(8)
+    own_sd = np.array([0.04, 0.04, 0.04, 0.01, 0.01])
+
+    def sized(person: float) -> dict[int, np.ndarray]:
+        return {label: np.append(table, [30.0, 40.0]) * np.exp(person + own_sd * rng.standard_normal(5))
+                for label, table in TABLE_MM.items()}
+
+    spines = [sized(0.06 * rng.standard_normal()) for _ in range(80)]
+    with_sizes = fit_height_prior(spines)
+    heights_alone = fit_height_prior([{label: mm[:3] for label, mm in spine.items()} for spine in spines])
+    assert with_sizes is not None and heights_alone is not None
+    assert with_sizes.own_variance == pytest.approx(heights_alone.own_variance, rel=0.2)
+    errors: list[tuple[HeightPrior, list[float]]] = [(with_sizes, []), (heights_alone, [])]
+    for spine in (sized(0.06 * rng.standard_normal()) for _ in range(80)):
+        for prior, found in errors:
+            mean, covariance = prior.predict(20, {19: spine[19]})
+            assert mean.shape == (3,) and covariance.shape == (3, 3)
+            found.append(np.abs(np.log(spine[20][:3]) - mean).mean())
+    assert np.mean(errors[0][1]) < 0.9 * np.mean(errors[1][1])
+
+
 def test_what_two_vertebrae_share_falls_with_their_distance_across_the_optional_ones():
     mean = {label: np.log([25.0] * 3) for label in (18, 19, 20, 21, 28)}
     chain = HeightPrior(mean, np.zeros((3, 3)), np.eye(3), 0.5)

@@ -14,7 +14,14 @@ from evaluation.heights import (
     height_loss_map,
     relative_loss,
 )
-from util.body_heights import UndefinedHeightError, central_slices, measure_body, own_body, third_heights_mm
+from util.body_heights import (
+    UndefinedHeightError,
+    body_measures,
+    central_slices,
+    measure_body,
+    own_body,
+    third_heights_mm,
+)
 
 SHAPE = (64, 64, 20)
 DEPTH = 30
@@ -84,6 +91,14 @@ def test_rows_are_measured_in_mm():
 def test_depth_that_three_does_not_divide_shares_columns():
     body = measure_body(body_of([20] * 10 + [10] * 21))  # a third is 10 1/3 columns
     assert third_heights_mm(body)[:3] == pytest.approx([(200 + 10 / 3) / (31 / 3), 10, 10])
+
+
+def test_measures_are_the_thirds_then_depth_and_width_without_lip_and_sliver():
+    labels = body_of([4, *thirds(13, 20, 25)]).astype(np.uint8) * LABEL
+    labels[30:34, 20:24, 16:19] = LABEL
+    measures = body_measures(labels, [LABEL, 8])
+    assert list(measures) == [LABEL]
+    assert measures[LABEL] == pytest.approx([13, 20, 25, 30, 12])
 
 
 def test_an_island_and_another_label_do_not_count():

@@ -8,9 +8,11 @@ import torch
 
 from data.slice_input import SliceInput
 from models.height_prior import HeightPrior
-from models.implied_height import implied_height, whole_heights_mm
+from models.implied_height import implied_height, measure_whole_bodies
 from models.iterative_inference import synthesize
-from models.slice_generation import PlaneModel, Scan
+from models.plane_model import PlaneModel
+from models.shared_passes import run_alone
+from models.slice_generation import Scan
 from tests.box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 from util.geometry import row_extent
 
@@ -27,8 +29,8 @@ def rows_of(scan: Scan, label: int) -> int:
 
 
 def test_agreed_heights_follow_the_other_vertebrae_not_the_networks():
-    result = synthesize(box_scan(), 20, [painter(30)], batch_slices=64, heights="agreed",
-                        prior=level_prior(26))
+    result = run_alone(synthesize(box_scan(), 20, [painter(30)], heights="agreed",
+                                  prior=level_prior(26)), 64)
     assert [rows_of(result.scan, label) for label in (19, 20, 21)] == [24, 24, 24]   # the neighbours have 24
     assert result.passes[-1].height_mm == 30                                         # what the networks said
     assert result.passes[-1].agreed_mm == pytest.approx((24, 24, 24), abs=0.2)
@@ -36,8 +38,8 @@ def test_agreed_heights_follow_the_other_vertebrae_not_the_networks():
 
 def test_agreed_heights_do_not_follow_a_crushed_neighbour():
     crushed = {18: (56, 80), 19: (88, 100), 20: (112, 133), 21: (141, 165), 22: (173, 197)}
-    result = synthesize(box_scan(crushed), 20, [painter(30)], batch_slices=64, heights="agreed",
-                        prior=level_prior(26))
+    result = run_alone(synthesize(box_scan(crushed), 20, [painter(30)], heights="agreed",
+                                  prior=level_prior(26)), 64)
     assert [rows_of(result.scan, label) for label in (19, 20, 21)] == [24, 24, 24]
 
 
@@ -47,13 +49,15 @@ def test_without_agreement_the_head_or_the_drawn_body_decides(heights, rows):
         return box_painter(30)(inputs)._replace(height_mm=torch.full((len(inputs.gap),), 33.0))
 
     model = PlaneModel(draw, "sagittal", torch.device("cpu"))
-    result = synthesize(box_scan(), 20, [model], iterative=False, heights=heights, prior=level_prior(26))
+    result = run_alone(synthesize(box_scan(), 20, [model], iterative=False, heights=heights,
+                                  prior=level_prior(26)), 64)
     assert result.passes[-1].rows == rows
 
 
 def test_a_level_that_the_prior_does_not_know_gets_the_heads_height():
     prior = replace(level_prior(26), mean={19: np.log(np.full(3, 24.0))})
-    result = synthesize(box_scan(), 20, [painter(30)], iterative=False, heights="agreed", prior=prior)
+    result = run_alone(synthesize(box_scan(), 20, [painter(30)], iterative=False, heights="agreed",
+                                  prior=prior), 64)
     assert result.passes[-1].rows == 30 and result.passes[-1].agreed_mm == ()
 
 
@@ -63,7 +67,7 @@ def test_the_target_has_no_say_in_its_own_height_nor_in_its_neighbours():
     found = []
     for bottom in (136, 137):                                      # a target of 24 or of 25 rows
         bodies = CANDIDATES | {20: (112, bottom)}
-        heights = whole_heights_mm(box_scan(bodies), 20)
+        heights = measure_whole_bodies(box_scan(bodies), 20)
         assert set(heights) == {19, 21}
         found.append([implied_height(label, heights, prior).log_mm for label in (19, 20, 21)])
     assert np.array_equal(*found)

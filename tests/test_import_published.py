@@ -9,8 +9,10 @@ from data.slice_input import CONVENTIONS, SliceInput, build_inference_input
 from models.checkpoint import load_generator
 from models.generator import build_generator
 from models.iterative_inference import restore_vertebra
+from models.plane_model import PlaneModel, prepare_for_inference
 from models.published_weights import import_published, read_state
-from models.slice_generation import PlaneModel, Scan, generate_plane, prepare_for_inference
+from models.shared_passes import run_alone
+from models.slice_generation import Scan, generate_plane
 from tests.box_scan import BODY_COLUMNS, CANDIDATES, SHAPE, Drawn, box_scan
 from tests.box_spine import write_box_cohort
 from tests.published_oracle import published_forward, random_published_input, random_published_state
@@ -118,7 +120,7 @@ def test_a_published_body_is_restored_whole(rows):
         return Drawn(2 * body - 1, body, torch.full((len(body),), rows - 1.0))
 
     model = PlaneModel(draw, "sagittal", CPU, convention=CONVENTIONS["published"])
-    result, step = restore_vertebra(box_scan(), 20, [model], batch_slices=8)
+    result, step = run_alone(restore_vertebra(box_scan(), 20, [model]), 8)
     top, bottom = CANDIDATES[20]
     new_top = (top + bottom - rows) // 2
     assert step.rows == rows and row_extent(result.label == 20) == (new_top, new_top + rows)
@@ -131,7 +133,7 @@ def test_a_tiny_scan_passes_through_the_checkpoint(checkpoint):
                        convention=CONVENTIONS[settings["convention"]])
     whole = box_scan()
     scan = Scan(*(array[:, 76:84, :32].copy() for array in (whole.ct, whole.label, whole.heatmap)))
-    frame = generate_plane(scan, 20, model, batch_slices=4)
+    frame = run_alone(generate_plane(scan, 20, model), 4)
     assert frame.ct.shape == frame.body.shape == (GAP_ROWS, 8, 32)
     assert frame.heights_mm.isfinite().all() and frame.body.amax() > 0 and SHAPE[0] == len(scan.ct)
 

@@ -10,7 +10,9 @@ from data.slice_input import SliceInput
 from models.gap_closing import shift_rows, solid_body
 from models.implied_height import is_cut_off
 from models.iterative_inference import restorable_neighbours, restore_vertebra, synthesize
-from models.slice_generation import PlaneModel, Scan, generate_plane
+from models.plane_model import PlaneModel
+from models.shared_passes import run_alone
+from models.slice_generation import Scan, generate_plane
 from tests.box_scan import (
     BODY_COLUMNS,
     BODY_SLICES,
@@ -28,7 +30,7 @@ from util.geometry import row_extent
 @pytest.mark.parametrize("plane", ["sagittal", "coronal"])
 def test_a_crushed_box_is_restored_to_the_voxel(plane):
     scan = box_scan()
-    result, step = restore_vertebra(scan, 20, [painter(31, plane)], batch_slices=5)
+    result, step = run_alone(restore_vertebra(scan, 20, [painter(31, plane)]), 5)
     assert (step.height_mm, step.rows, step.original_height_mm, step.spread_mm) == (31, 31, 21, 0)
     assert row_extent(result.label == 20) == (107, 138)           # 21 rows from 112: five more either side
     assert row_extent(result.label == 19) == (75, 99) and row_extent(result.label == 21) == (146, 170)
@@ -47,20 +49,20 @@ def test_a_crushed_box_is_restored_to_the_voxel(plane):
 
 
 def test_no_row_of_the_gap_is_left_empty():
-    result, _ = restore_vertebra(box_scan(), 20, [painter(33), painter(33, "coronal")], batch_slices=64)
+    result, _ = run_alone(restore_vertebra(box_scan(), 20, [painter(33), painter(33, "coronal")]), 64)
     assert (result.ct[30:226] > 0).all()
 
 
 def test_columns_without_content_stay_empty():
     scan = box_scan()
     scan.ct[:, :10] = 0
-    result, _ = restore_vertebra(scan, 20, [painter(33)], batch_slices=64)
+    result, _ = run_alone(restore_vertebra(scan, 20, [painter(33)]), 64)
     assert not result.ct[:, :10].any()
 
 
 def test_fusion_takes_the_mean_height_of_the_planes():
     models = [painter(30), painter(34, "coronal")]
-    result, step = restore_vertebra(box_scan(), 20, models, batch_slices=64)
+    result, step = run_alone(restore_vertebra(box_scan(), 20, models), 64)
     assert step.height_mm == 32 and step.plane_heights_mm == {"sagittal": 30, "coronal": 34}
     assert step.spread_mm == pytest.approx(2.0, abs=0.1)
     top, bottom = row_extent(result.label == 21)
@@ -77,7 +79,7 @@ def test_slices_in_any_batches_give_the_same():
         return Drawn(both[:, :1].tanh(), both[:, 1:].sigmoid(), 30 + both.mean((1, 2, 3)))
 
     model = PlaneModel(network, "sagittal", torch.device("cpu"))
-    singles, pairs, whole = (generate_plane(box_scan(), 20, model, size) for size in (1, 2, 64))
+    singles, pairs, whole = (run_alone(generate_plane(box_scan(), 20, model), size) for size in (1, 2, 64))
     for one, two, many in zip(singles, pairs, whole, strict=True):
         assert torch.allclose(one, two, atol=1e-5) and torch.allclose(one, many, atol=1e-5)
 
@@ -91,15 +93,15 @@ def test_generator_never_sees_the_target():
 
     model = PlaneModel(spy, "sagittal", torch.device("cpu"))
     scan = box_scan()
-    generate_plane(scan, 20, model, 64)
+    run_alone(generate_plane(scan, 20, model), 64)
     scan.ct[112:133] = np.random.default_rng(0).integers(0, 255, (21, *SHAPE[1:]))
     scan.heatmap[112:133] = 7
-    generate_plane(scan, 20, model, 64)
+    run_alone(generate_plane(scan, 20, model), 64)
     assert all(torch.equal(first, second) for first, second in zip(*seen, strict=True))
 
 
 def test_neighbours_come_first_upper_then_lower():
-    result = synthesize(box_scan(), 20, [painter(30)], batch_slices=64)
+    result = run_alone(synthesize(box_scan(), 20, [painter(30)]), 64)
     assert [step.label for step in result.passes] == [19, 21, 20]
     assert [step.original_height_mm for step in result.passes] == [24, 24, 21]
     extents = [row_extent(result.scan.label == label) for label in (19, 20, 21)]
@@ -116,13 +118,14 @@ def test_the_second_pass_sees_the_result_of_the_first():
         brightest.append(round(float(inputs.masked_ct.max() + 1) * 127.5))
         return box_painter(30)(inputs)
 
-    synthesize(box_scan(), 20, [PlaneModel(spy, "sagittal", torch.device("cpu"))], batch_slices=64)
+    run_alone(synthesize(box_scan(), 20, [PlaneModel(spy, "sagittal", torch.device("cpu"))]), 64)
     assert brightest == [BONE, BONE, DRAWN, DRAWN]  # first of all the target's height alone is asked for
 
 
 def test_skipping_neighbours():
-    assert [step.label for step in synthesize(box_scan(), 20, [painter(30)], iterative=False).passes] == [20]
-    only_lower = synthesize(box_scan(), 20, [painter(30)], restorable={21}, batch_slices=64)
+    alone = synthesize(box_scan(), 20, [painter(30)], iterative=False)
+    assert [step.label for step in run_alone(alone, 64).passes] == [20]
+    only_lower = run_alone(synthesize(box_scan(), 20, [painter(30)], restorable={21}), 64)
     assert [step.label for step in only_lower.passes] == [21, 20]
 
 
@@ -140,7 +143,7 @@ def test_a_neighbour_that_is_not_drawn_stays_as_it_was():
     def blank(inputs: SliceInput) -> Drawn:
         return Drawn(inputs.masked_ct, inputs.gap * 0, torch.full((len(inputs.gap),), 30.0))
 
-    result = synthesize(box_scan(), 20, [PlaneModel(blank, "sagittal", torch.device("cpu"))])
+    result = run_alone(synthesize(box_scan(), 20, [PlaneModel(blank, "sagittal", torch.device("cpu"))]), 64)
     assert [step.voxels for step in result.passes] == [0, 0, 0]
     assert row_extent(result.scan.label == 19)[1] - row_extent(result.scan.label == 19)[0] == 24
     assert not (result.scan.label == 20).any()
@@ -150,7 +153,7 @@ def test_a_neighbour_that_reaches_into_the_removed_rows_stays_whole():
     scan = box_scan()
     scan.label[104:115, 48:52, 16:20] = 19                         # a spur of T12, three rows past L1's top
     scan.ct[104:115, 48:52, 16:20] = BONE
-    result, _ = restore_vertebra(scan, 20, [painter(31)], batch_slices=64)
+    result, _ = run_alone(restore_vertebra(scan, 20, [painter(31)]), 64)
     moved = np.zeros(SHAPE, bool)
     moved[:-5] = (scan.label == 19)[5:]
     assert np.array_equal(result.label == 19, moved)
@@ -168,7 +171,7 @@ def test_neighbours_and_discs_keep_their_rows_whatever_the_height(heights, discs
         row += rows + disc
     scan = Scan(label + 1, label, label)
     model = PlaneModel(box_painter(height_mm, slice(3, 9)), "sagittal", torch.device("cpu"))
-    result, step = restore_vertebra(scan, 20, [model], 64)
+    result, step = run_alone(restore_vertebra(scan, 20, [model]), 64)
     extents = [row_extent(result.label == number) for number in (19, 20, 21)]
     assert [bottom - top for top, bottom in extents] == [heights[0], step.rows, heights[2]]
     assert (extents[1][0] - extents[0][1], extents[2][0] - extents[1][1]) == discs

@@ -10,7 +10,7 @@ from evaluation.rhlv.figures import caption_of
 from evaluation.rhlv.records import MeasuredCase
 from evaluation.rhlv.uncertainty import read_calibration
 from evaluation.RHLV_quantification import main
-from models.case_synthesis import record_path
+from models.synthesis_records import record_path
 from util.cli import run_script
 from util.paths import fake_label, straightened_label, write_json
 from util.volume import Volume, write_volume

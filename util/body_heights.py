@@ -151,22 +151,37 @@ def third_heights_mm(body: BodyHeights) -> np.ndarray:
     return np.append(mean, mean.mean())
 
 
-def third_heights(labels: np.ndarray, wanted: Iterable[int]) -> dict[int, np.ndarray]:
-    """Return the heights in mm of the thirds (3,) of those vertebrae of a label volume that can be measured.
+def body_sizes_mm(body: BodyHeights, pixel_mm: float = 1.0) -> np.ndarray:
+    """Return a body's depth, the mean of its central slices', and its width: (2,) in mm.
 
     Args:
-        labels: (rows, columns, slices), rows of 1 mm.
-        wanted: labels.
+        body: as measured.
+        pixel_mm: of columns and slices.
     """
-    heights = {}
+    depths = np.diff(body.depth[list(central_slices(body))])
+    return pixel_mm * np.array([depths.mean(), body.slices[1] - body.slices[0]])
+
+
+def body_measures(labels: np.ndarray, wanted: Iterable[int]) -> dict[int, np.ndarray]:
+    """Return the measures of those vertebrae of a label volume that can be measured.
+
+    Args:
+        labels: (rows, columns, slices), voxels of 1 mm.
+        wanted: labels.
+
+    Returns:
+        Per label (5,) in mm: heights of the thirds, depth and width.
+    """
+    measures = {}
     for label in wanted:
         try:
-            thirds = third_heights_mm(measure_body(own_body(labels, label)))[:len(THIRDS)]
+            body = measure_body(own_body(labels, label))
         except UndefinedHeightError:
             continue
+        thirds = third_heights_mm(body)[:len(THIRDS)]
         if (thirds > 0).all():  # not so where one is NaN
-            heights[label] = thirds
-    return heights
+            measures[label] = np.append(thirds, body_sizes_mm(body))
+    return measures
 
 
 def _slice_thirds(heights: np.ndarray) -> np.ndarray:

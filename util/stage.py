@@ -3,15 +3,19 @@
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 from util.errors import InputError
 
+# Works on cases as it likes; tells each that is done, and what it says or how it failed.
+Together = Callable[[Sequence[str]], Iterable[tuple[str, Future[str | None]]]]
+
 
 def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str],
               is_complete: Callable[[str], bool], *, jobs: int = 1, overwrite: bool = False,
-              scheduler: str | None = None) -> int:
+              scheduler: str | None = None, together: Together | None = None) -> int:
     """Do a piece of work for every case that is not complete, and say what became of each.
 
     A case that fails does not stop the others. What a case has to say (`work` returns a text) is printed.
@@ -24,6 +28,8 @@ def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str
         jobs: processes of this machine.
         overwrite: do complete cases too.
         scheduler: `host:port` of a Dask scheduler whose workers do the cases instead.
+        together: does the work of several cases side by side, within one process; without it they are done
+            one after the other where `jobs` is 1.
 
     Returns:
         The exit status: 0, or 1 if any case failed.
@@ -37,7 +43,7 @@ def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str
     failures: dict[str, str] = {}
     done = 0
     with tqdm(total=len(waiting), desc=title, unit="case", disable=None if waiting else True) as bar:
-        for case, message, failure in _outcomes(partial(_attempt, work), waiting, jobs, scheduler):
+        for case, message, failure in _outcomes(work, waiting, jobs, scheduler, together):
             bar.update()
             if failure:
                 failures[case] = failure
@@ -47,8 +53,7 @@ def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str
                 bar.write(f"{case}: {message}", file=sys.stderr)
     for case in (case for case in waiting if case in failures):
         print(f"{title}: {case} failed: {failures[case]}", file=sys.stderr)
-    print(f"{title}: {done} done, {len(cases) - len(waiting)} skipped (complete), "
-          f"{len(failures)} failed")
+    print(f"{title}: {done} done, {len(cases) - len(waiting)} skipped (complete), {len(failures)} failed")
     return 1 if failures else 0
 
 
@@ -67,9 +72,13 @@ def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
         return case, None, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
-def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int,
-              scheduler: str | None) -> Iterable[Outcome]:
+def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int, scheduler: str | None,
+              together: Together | None) -> Iterable[Outcome]:
     """Yield the outcome of each case as it is there."""
+    attempt = partial(_attempt, work)
+    if scheduler is None and jobs == 1 and together:
+        yield from (_attempt(partial(_result, done), case) for case, done in together(cases))
+        return
     if not cases or (scheduler is None and min(jobs, len(cases)) == 1):
         yield from map(attempt, cases)
         return
@@ -78,3 +87,8 @@ def _outcomes(attempt: Callable[[str], Outcome], cases: Sequence[str], jobs: int
     with cluster_workers(scheduler) if scheduler else local_workers(min(jobs, len(cases))) as client:
         for case, outcome, failure in answers(client, attempt, cases):
             yield outcome or (case, None, failure)
+
+
+def _result(done: Future[str | None], _case: str) -> str | None:
+    """Return what work that is done has to say, or raise what ended it."""
+    return done.result()

@@ -89,6 +89,12 @@ class Cohort:
             patients.setdefault(patient, {})[label] = grade
         return patients
 
+    def fractured(self, healthy_max_grade: int = 0) -> dict[str, set[int]]:
+        """Return the labels graded above what counts as healthy, of each patient who has any."""
+        found = {patient: {label for label, grade in grades.items() if grade > healthy_max_grade}
+                 for patient, grades in self.grades_of_patients.items()}
+        return {patient: labels for patient, labels in found.items() if labels}
+
     def split_of(self, case: str) -> str:
         """Return the split that holds a case."""
         return next(split for split, cases in self.splits.items() if case in cases)

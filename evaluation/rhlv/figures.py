@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOSS_RANGE_PERCENT = (-30.0, 60.0)  # of every map, so that maps compare; beyond it the colour saturates
 ORIGINAL_COLOUR, SYNTHETIC_COLOUR, LOSS_COLOUR = "#c2410c", "#0f766e", "#1e293b"
 GUIDE_COLOUR = "#94a3b8"
+CAPTION_INCHES, TITLE_INCHES = 0.5, 0.3  # room below and above the axes
 CLASS_COLOURS = ("#3b82f6", "#facc15", "#f97316", "#b91c1c")  # by rising grade
 
 
@@ -79,15 +80,28 @@ def draw_map(path: str | Path, loss: np.ndarray, title: str,
 
     rows, columns = (np.flatnonzero(np.isfinite(loss).any(axis=axis)) for axis in (1, 0))
     percent = 100.0 * loss[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    figure = new_figure(4.6, 4.4 if uncertainty else 4.0)
-    axes = figure.add_subplot()
+    figure, bottom, top = _captioned_figure(4.6, 4.0, uncertainty)
+    axes = figure.add_axes((0.07, bottom + 0.06, 0.66, top - bottom - 0.10))
     low, high = LOSS_RANGE_PERCENT
     image = axes.imshow(percent, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, low, high), aspect="equal")
-    bar = figure.colorbar(image, ax=axes, extend="both", ticks=[low, -15, 0, 20, 40, high], shrink=0.85)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.80, bottom + 0.10, 0.03, top - bottom - 0.18)),
+                          extend="both", ticks=[low, -15, 0, 20, 40, high])
     bar.set_label("height loss (%)")
     _mark_directions(axes)
-    axes.set_title(title, fontsize=10, pad=16)
+    axes.set_title(title, fontsize=10, y=1.0, pad=16)  # a place of its own need not be worked out
     save_figure(path, figure, caption(uncertainty))
+
+
+def _captioned_figure(width: float, height: float,
+                      uncertainty: "LossUncertainty | None") -> "tuple[Figure, float, float]":
+    """Return a figure of a size in inches, which a caption makes higher, and the place (0..1) for its axes.
+
+    Their margins are fixed: working them out anew for every picture takes longer than drawing it.
+    """
+    from matplotlib.figure import Figure
+
+    whole = height + (CAPTION_INCHES if uncertainty else 0.0)
+    return Figure(figsize=(width, whole)), (whole - height) / whole, 1 - TITLE_INCHES / whole
 
 
 def _mark_directions(axes: "Axes") -> None:
@@ -108,15 +122,16 @@ def draw_curve(path: str | Path, original_mm: np.ndarray, synthetic_mm: np.ndarr
         title: above the curves.
         uncertainty: drawn as the calibrated losses with their intervals, if known.
     """
-    figure = new_figure(4.6, 4.8 if uncertainty else 4.4)
+    figure, bottom, top = _captioned_figure(4.6, 4.4, uncertainty)
     heights, losses = figure.subplots(2, 1, sharex=True)
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=bottom + 0.11, top=top, hspace=0.08)
     position = 100.0 * PROFILE_POSITIONS
     _draw_band(heights, position, synthetic_mm, SYNTHETIC_COLOUR, "synthetic")
     _draw_band(heights, position, original_mm, ORIGINAL_COLOUR, "original")
     heights.set_ylabel("height (mm)")
     heights.set_ylim(bottom=0)
     heights.legend(loc="lower right", frameon=False, fontsize=8)
-    heights.set_title(title, fontsize=10)
+    heights.set_title(title, fontsize=10, y=1.0)
     _draw_loss(losses, position, 100.0 * relative_loss(synthetic_mm, original_mm), 100.0 * rhlv[:3])
     if uncertainty:
         _draw_intervals(losses, uncertainty)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.heights import HeightLoss
-from models.case_synthesis import record_path
+from models.synthesis_records import record_path
 from util.paths import read_json, write_json
 
 PLANES = ("sagittal_height_mm", "coronal_height_mm")

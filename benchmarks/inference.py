@@ -1,0 +1,177 @@
+"""Inference: several vertebrae a pass and reading beside it, against one slice after the other.
+
+    python benchmarks/inference.py
+
+The plain loop does what the published inference does: volumes are unpacked as float64, and in each pass of a
+vertebra its slices go through the network one at a time. The network of `inference_cpu` is the published one
+(256 columns, random weights: its cost does not depend on them), in the plain loop with its plain layers and
+spectral norms that are worked out for every slice. That of `inference_default_cpu` is the shipped one, both
+planes fused. Both sides share the code that turns what was drawn into volumes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.comparison import Row, Settings, run_benchmark, seconds
+from benchmarks.phantom_data import PhantomData, phantom_data
+from util.cli import run_script
+from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
+from util.steps import ROOT
+from util.vertebrae import split_case
+from util.volume import STRAIGHTENED_SHAPE, Volume, crop_columns, pad_columns, read_volume, write_volume
+
+if TYPE_CHECKING:
+    from models.case_synthesis import SynthesisSettings
+    from models.plane_model import PlaneModel
+
+SEED = 0
+GREY_LEVELS = 1      # of 255, by which rounding may move a voxel
+LABEL_SHARE = 1e-3   # of the label's voxels, which rounding may move over its threshold
+
+
+@dataclass(frozen=True)
+class Network:
+    """A generator to measure.
+
+    Attributes:
+        stage: name of its row, to which the device is added.
+        checkpoints: one per plane.
+        vertebrae: that both sides work on, on the CPU; a GPU's fast side works on all there are.
+        cpu_batch_slices: those of the published network overflow the caches sooner.
+    """
+
+    stage: str
+    checkpoints: tuple[Path, ...]
+    vertebrae: int
+    cpu_batch_slices: int
+    is_published: bool
+
+
+def measure(settings: Settings) -> list[Row]:
+    """Time both sides for the published network and for the shipped ones."""
+    data = phantom_data(settings.scratch, settings.jobs)
+    shipped = tuple(ROOT / "weights" / f"phantom_{plane}.safetensors" for plane in ("sagittal", "coronal"))
+    published = (published_checkpoint(settings.scratch),)
+    return [compare(network, data, settings)
+            for network in (Network("inference", published, 1, 2, True),
+                            Network("inference_default", shipped, 6, 16, False))]
+
+
+def published_checkpoint(scratch: Path) -> Path:
+    """Write a published generator of random weights and return its file."""
+    import torch
+
+    from models.checkpoint import save_generator
+    from models.generator import build_generator
+
+    torch.manual_seed(SEED)
+    path = scratch / "published_random.safetensors"
+    save_generator(path, build_generator("published", 16, True),
+                   {"plane": "sagittal", "crop_cols": STRAIGHTENED_SHAPE[1], "attention": "heatmap"})
+    return path
+
+
+def compare(network: Network, data: PhantomData, settings: Settings) -> Row:
+    """Time both sides once, since each works for many seconds, and compare their volumes."""
+    from models.case_synthesis import synthesize_cases
+
+    kind = "gpu" if settings.device.startswith("cuda") else "cpu"
+    cases = data.cases()
+    few = cases[1::len(cases) // network.vertebrae][:network.vertebrae]
+    many = few if kind == "cpu" else cases
+    fast = synthesis_settings(network, data, settings, "fast")
+    plain = synthesis_settings(network, data, settings, "plain")
+
+    def run_fast(chosen: Sequence[str]) -> None:
+        for _, written in synthesize_cases(fast, "", chosen):
+            written.result()
+
+    if kind == "gpu":
+        run_fast(many)  # what a GPU sets up once is not measured
+    fast_s = seconds(lambda: run_fast(many), settings.device) / len(many)
+    planes = plain_models(network, settings.device)
+    plain_s = seconds(lambda: run_plain(planes, plain, few), settings.device) / len(few)
+    grey_levels, label_share = differences(plain.output, fast.output, few)
+    return Row(f"{network.stage}_{kind}", plain_s, fast_s, "vertebra",
+               grey_levels <= GREY_LEVELS and label_share <= LABEL_SHARE,
+               f"at most {grey_levels} of 255 grey levels, {label_share:.0e} of the label differ",
+               {"vertebrae": len(many), "planes": len(planes), "batch_slices": fast.batch_slices})
+
+
+def synthesis_settings(network: Network, data: PhantomData, settings: Settings,
+                       side: str) -> "SynthesisSettings":
+    """Return what to synthesize, and where to."""
+    from models.case_synthesis import BATCH_SLICES, SynthesisSettings
+
+    output = settings.scratch / f"{network.stage}_{side}"
+    on_cpu = settings.device == "cpu"
+    return SynthesisSettings(data.dataroot, output, network.checkpoints, data.heatmaps,
+                             heights="head" if network.is_published else "agreed", device=settings.device,
+                             batch_slices=network.cpu_batch_slices if on_cpu else BATCH_SLICES["cuda"])
+
+
+def plain_models(network: Network, device: str) -> list["PlaneModel"]:
+    """Return the networks as they are loaded: no norm is folded, no memory reordered."""
+    from benchmarks.plain_generator import plain_generator
+    from models.case_synthesis import load_models
+    from models.checkpoint import load_generator
+
+    models = load_models(network.checkpoints, device, amp=False)
+    loaded = [load_generator(path, device)[0] for path in network.checkpoints]
+    drawers = [partial(plain_generator, each) if network.is_published else each for each in loaded]
+    return [replace(model, generator=drawer) for model, drawer in zip(models.planes, drawers, strict=True)]
+
+
+def run_plain(planes: Sequence["PlaneModel"], settings: "SynthesisSettings", cases: Sequence[str]) -> None:
+    """Read, synthesize and write one case after the other, one slice after the other."""
+    from models.case_synthesis import load_models
+    from models.iterative_inference import synthesize
+    from models.shared_passes import run_alone
+    from models.slice_generation import Scan
+
+    models = load_models(settings.checkpoints, settings.device, settings.amp)
+    for case in cases:
+        ct, label, heatmap, affine = plain_volumes(settings, case, models.columns)
+        steps = synthesize(Scan(ct, label, heatmap), split_case(case)[1], planes, heights=settings.heights,
+                           prior=models.prior)
+        scan = run_alone(steps, batch_slices=1).scan
+        for path, array in ((fake_ct(settings.output, case), scan.ct),
+                            (fake_label(settings.output, case), scan.label)):
+            write_volume(path, Volume(pad_columns(array, STRAIGHTENED_SHAPE[1]), affine))
+
+
+def plain_volumes(settings: "SynthesisSettings", case: str, columns: int) -> Any:
+    """Unpack CT, label and heatmap as float64; return them as uint8, cropped, and the affine."""
+    import nibabel as nib
+
+    paths = (straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case),
+             heatmap_path(settings.heatmaps, case))
+    images: list[Any] = [nib.load(path) for path in paths]
+    ct, label, heat = (crop_columns(image.get_fdata(), columns) for image in images)
+    return (*(np.ascontiguousarray(array, np.uint8) for array in (ct, label, np.rint(heat * 255))),
+            images[0].affine)
+
+
+def differences(first: Path, second: Path, cases: Sequence[str]) -> tuple[int, float]:
+    """Return by how much two results differ: most grey levels, and the greatest share of a case's label."""
+    grey_levels, label_share = 0, 0.0
+    for case in cases:
+        one, other = (read_volume(fake_ct(folder, case)).array.astype(int) for folder in (first, second))
+        grey_levels = max(grey_levels, int(np.abs(one - other).max()))
+        one, other = (read_volume(fake_label(folder, case)).array for folder in (first, second))
+        label_share = max(label_share, float((one != other).sum() / max((one > 0).sum(), 1)))
+    return grey_levels, label_share
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the figures."""
+    return run_benchmark(argv, __doc__, "inference", measure)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main))

@@ -1,0 +1,100 @@
+"""Several syntheses side by side: they share passes, and none notices another."""
+
+from dataclasses import dataclass, field
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+
+from data.slice_input import SliceInput
+from models.iterative_inference import synthesize
+from models.plane_model import PlaneModel
+from models.shared_passes import run_alone, run_together
+from tests.box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
+from util.errors import InputError
+from util.lookahead import ahead, delayed
+
+
+@dataclass
+class CountingPainter:
+    """A generator that remembers how many slices each pass had."""
+
+    passes: list[int] = field(default_factory=list)
+
+    def __call__(self, inputs: SliceInput) -> Drawn:
+        self.passes.append(len(inputs.gap))
+        return box_painter(30)(inputs)
+
+    @property
+    def model(self) -> PlaneModel:
+        return PlaneModel(self, "sagittal", torch.device("cpu"))
+
+
+def sizes_of_scans():
+    return [box_scan(), box_scan(CANDIDATES | {20: (112, 136)}), box_scan({19: (78, 104), 20: (112, 133)})]
+
+
+@pytest.mark.parametrize("batch_slices", [7, 64, 1000])
+def test_side_by_side_they_give_what_each_gives_alone(batch_slices):
+    planes = [painter(30), painter(31, "coronal")]
+    alone = [run_alone(synthesize(scan, 20, planes), 16) for scan in sizes_of_scans()]
+    together = dict(run_together(((number, synthesize(scan, 20, planes))
+                                  for number, scan in enumerate(sizes_of_scans())), batch_slices))
+    assert set(together) == {0, 1, 2}
+    for number, expected in enumerate(alone):
+        found = together[number].result()
+        assert found.passes == expected.passes
+        for kind in ("ct", "label", "heatmap"):
+            assert np.array_equal(getattr(found.scan, kind), getattr(expected.scan, kind))
+
+
+def test_passes_are_full_and_never_larger_than_told():
+    """A box of 32 slices with a margin of 3 on either side wants 38; three of them 114."""
+    counted = CountingPainter()
+    model = counted.model
+    tasks = [(number, synthesize(box_scan(), 20, [model], iterative=False)) for number in range(3)]
+    assert len(list(run_together(tasks, 100))) == 3
+    assert counted.passes == [100, 14]
+
+
+def test_no_more_are_taken_in_hand_than_fill_a_pass():
+    begun = []
+
+    def tasks():
+        for number in range(4):
+            begun.append(number)
+            yield number, synthesize(box_scan(), 20, [painter(30)], iterative=False)
+
+    first = next(run_together(tasks(), 60))
+    assert first[0] == 0 and begun == [0, 1]          # 38 slices do not fill 60, 76 do
+
+
+def test_one_that_fails_does_not_stop_the_others_and_its_error_is_kept():
+    def failing():
+        raise InputError("case: expected a good file, found a bad one; mend it")
+        yield
+
+    good = synthesize(box_scan(), 20, [painter(30)])
+    found = dict(run_together([("bad", failing()), ("good", good)], 64))
+    assert found["good"].result().passes[-1].rows == 30
+    with pytest.raises(InputError, match="mend it"):
+        found["bad"].result()
+
+
+def test_ahead_begins_work_before_its_turn_and_keeps_the_order():
+    from concurrent.futures import ThreadPoolExecutor
+
+    begun = {name: Event() for name in "abcd"}
+
+    def work(name: str) -> str:
+        begun[name].set()
+        return name.upper()
+
+    with ThreadPoolExecutor(1) as pool:
+        loaded = ahead(pool, work, "abcd", 2)
+        name, first = next(loaded)
+        assert (name, first.result()) == ("a", "A")
+        assert begun["b"].wait(5) and begun["c"].wait(5) and not begun["d"].is_set()
+        assert [future.result() for _, future in loaded] == ["B", "C", "D"]
+    assert list(delayed([], 3)) == [] and list(delayed("ab", 0)) == ["a", "b"]
