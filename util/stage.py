@@ -53,8 +53,7 @@ def run_stage(title: str, work: Callable[[str], str | None], cases: Sequence[str
                 bar.write(f"{case}: {message}", file=sys.stderr)
     for case in (case for case in waiting if case in failures):
         print(f"{title}: {case} failed: {failures[case]}", file=sys.stderr)
-    print(f"{title}: {done} done, {len(cases) - len(waiting)} skipped (complete), "
-          f"{len(failures)} failed")
+    print(f"{title}: {done} done, {len(cases) - len(waiting)} skipped (complete), {len(failures)} failed")
     return 1 if failures else 0
 
 
