@@ -3,8 +3,8 @@
 A pattern presses every column by a share that is exact in the frame which the body had before. Heights are
 measured in the frame that it has afterwards, and there the worst third may show some points more or less: the
 surface falls on other voxels; the curve, drawn anew through the fractured spine, bends elsewhere; and the
-outermost body of a scan is stood upright by endplates that the fracture has tilted. So a pressed mask is
-measured as every stage measures it, and the press is corrected by what is missing, a few times over.
+outermost body of a scan is stood upright by one of its endplates, which the fracture has tilted. So a pressed
+mask is measured as every stage measures it, and the press is corrected by what is missing, a few times over.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from phantom.patient import draw_pattern
 from phantom.press import Press
 from phantom.vertebra import Collapse
 from phantom.warp import warp_mask
+from util.body_heights import RIM_FRACTION
 from util.errors import InputError
 from util.vertebrae import label_name
 from util.volume import Volume
@@ -26,6 +27,7 @@ from util.volume import Volume
 STRONGEST = 40.0     # scale at which every column that can has met its limit
 LOSS_TOLERANCE = 1e-6
 CLOSE = 0.005        # of the loss, between commanded and measured: near enough to stop
+LOWEST = RIM_FRACTION + 0.03  # of the median height afterwards, a pressed column; the rest is for voxels
 ROUNDS = 4           # of pressing and measuring at most; one or two are the rule
 
 
@@ -146,8 +148,14 @@ def _measured(mask: Volume, wanted: Sequence[Wanted]) -> dict[int, np.ndarray]:
 
 
 def loss_table(columns: BodyColumns, pattern: Collapse) -> np.ndarray:
-    """Return the share 0..1 that every column loses, (COLUMNS, SLICES)."""
-    return pattern.loss_at(*columns.places())
+    """Return the share 0..1 that every column loses, (COLUMNS, SLICES).
+
+    No column becomes so low that measuring takes it for the body's rounded rim: a wedge's front edge would be
+    dropped, all of it at once or none, and some losses could not be measured at any scale.
+    """
+    share = pattern.loss_at(*columns.places())
+    least_mm = LOWEST * np.median((columns.height * (1.0 - share))[columns.footprint])
+    return np.minimum(share, np.clip(1.0 - least_mm / np.maximum(columns.height, least_mm), 0.0, 1.0))
 
 
 def scaled_pattern(spine: MeasuredSpine, columns: BodyColumns, label: int, pattern: Collapse,
