@@ -66,7 +66,7 @@ def find_core(vertebra: np.ndarray) -> tuple[int, int] | None:
     thickness: np.ndarray = np.zeros(vertebra.shape[1:], np.float32)
     for row in rows:
         distance = cv2.distanceTransform(vertebra[row].astype(np.uint8), cv2.DIST_L2, 5)
-        thickness += distance * distance
+        thickness += np.minimum(distance, max(vertebra.shape)) ** 2  # endless in a row without an outline
     thickness = np.asarray(cv2.GaussianBlur(thickness, (0, 0), 2.0))
     if thickness.max() < MINIMUM_CORE_MM**2:
         return None
