@@ -6,6 +6,7 @@ Several vertebrae at once: --label 20 21 --kind wedge crush --loss 0.35 0.2.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for label, one in made.truth["vertebrae"].items():
         thirds = " / ".join(f"{100 * loss:.1f}" for loss in one["loss_by_third"])
         print(f"{one['name']} (label {label}): {one['kind']}, {thirds} % lost in front, middle and behind")
+    for remark in made.remarks:
+        print(f"warning: {remark}", file=sys.stderr)
     return 0
 
 

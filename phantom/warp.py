@@ -5,6 +5,7 @@ straightening, so that a body's height is true to a fraction of a voxel. What do
 Beyond the scan's border the border goes on: a vertebra that the scan cuts off stays cut off.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,30 +69,50 @@ def warp(ct: Volume, mask: Volume, deformation: Deformation, density: Density) -
         density: of the bone that is compacted.
     """
     new_ct, new_mask = ct.array.copy(), mask.array.copy()
-    boxes = label_boxes(mask)
-    distances = {label: signed_distance(mask, box, label) for label, box in boxes.items()}
-    shape = ct.array.shape
-    for first in range(0, ct.array.size, CHUNK_VOXELS):
-        flat = np.arange(first, min(first + CHUNK_VOXELS, ct.array.size))
-        index = np.stack(np.unravel_index(flat, shape))                         # (3, N)
-        source, compaction = _source_voxels(ct, deformation, index)
-        moved = (np.abs(source - index) > STILL_VOXELS).any(axis=0)
-        index, source, compaction = index[:, moved], source[:, moved], compaction[moved]
-        if not moved.any():
-            continue
-        where = tuple(index)
+    boxes, distances = _surfaces(mask)
+    for where, source, compaction in _moved(ct, deformation):
         new_ct[where] = _sampled_hu(ct, source, compaction, density)
         new_mask[where] = _sampled_labels(source, boxes, distances)
     return Volume(new_ct, ct.affine), Volume(new_mask, mask.affine)
 
 
-def _source_voxels(ct: Volume, deformation: Deformation,
+def warp_mask(mask: Volume, deformation: Deformation) -> Volume:
+    """Return the mask that `warp` returns, without its CT."""
+    new_mask = mask.array.copy()
+    boxes, distances = _surfaces(mask)
+    for where, source, _ in _moved(mask, deformation):
+        new_mask[where] = _sampled_labels(source, boxes, distances)
+    return Volume(new_mask, mask.affine)
+
+
+def _surfaces(mask: Volume) -> tuple[Boxes, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    """Return the box of each label of a mask and its signed distance with its first voxel."""
+    boxes = label_boxes(mask)
+    return boxes, {label: signed_distance(mask, box, label) for label, box in boxes.items()}
+
+
+def _moved(grid: Volume, deformation: Deformation) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
+    """Yield, chunk by chunk, the voxels that move, where they come from (3, N), and how much denser they are.
+
+    The voxels come as an index into the array.
+    """
+    shape = grid.array.shape
+    for first in range(0, grid.array.size, CHUNK_VOXELS):
+        flat = np.arange(first, min(first + CHUNK_VOXELS, grid.array.size))
+        index = np.stack(np.unravel_index(flat, shape))                         # (3, N)
+        source, compaction = _source_voxels(grid, deformation, index)
+        moved = (np.abs(source - index) > STILL_VOXELS).any(axis=0)
+        if moved.any():
+            yield tuple(index[:, moved]), source[:, moved], compaction[moved]
+
+
+def _source_voxels(grid: Volume, deformation: Deformation,
                    index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where voxels (3, N) come from in voxels, kept within the scan, and how much denser they are."""
-    to_world, to_voxel = ct.affine, np.linalg.inv(ct.affine)
+    to_world, to_voxel = grid.affine, np.linalg.inv(grid.affine)
     world, compaction = deformation.backward(index.T @ to_world[:3, :3].T + to_world[:3, 3])
     source = (world @ to_voxel[:3, :3].T + to_voxel[:3, 3]).T
-    last = np.array(ct.array.shape)[:, None] - 1.0
+    last = np.array(grid.array.shape)[:, None] - 1.0
     return np.clip(source, 0.0, last), compaction
 
 

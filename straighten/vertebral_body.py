@@ -66,7 +66,7 @@ def find_core(vertebra: np.ndarray) -> tuple[int, int] | None:
     thickness: np.ndarray = np.zeros(vertebra.shape[1:], np.float32)
     for row in rows:
         distance = cv2.distanceTransform(vertebra[row].astype(np.uint8), cv2.DIST_L2, 5)
-        thickness += distance * distance
+        thickness += np.minimum(distance, max(vertebra.shape)) ** 2  # endless in a row without an outline
     thickness = np.asarray(cv2.GaussianBlur(thickness, (0, 0), 2.0))
     if thickness.max() < MINIMUM_CORE_MM**2:
         return None
@@ -118,14 +118,14 @@ def _lean(wall: np.ndarray) -> np.ndarray:
 def _cut_beside(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
     """Cut off what lies beside the lateral walls behind the core, where processes arise."""
     column, middle = core
-    front = slice(0, CORE_DEPTH_MM)
-    behind = column - CORE_DEPTH_MM
+    behind = max(column - CORE_DEPTH_MM, 0)                                 # a fragment may end before
+    front = slice(0, max(column - behind, 1))
     for step in (1, -1):
         half = mask[:, behind:, middle::step].transpose(0, 2, 1)                # (rows, outwards, columns)
         visible = last_before(half, np.full(half.shape[0], float(half.shape[1] + 1)))
         kept = half & _inside(visible, wall_model(visible, front), half.shape[1])
         mask = mask.copy()
-        mask[:, column:, middle::step] = kept.transpose(0, 2, 1)[:, CORE_DEPTH_MM:]
+        mask[:, column:, middle::step] = kept.transpose(0, 2, 1)[:, column - behind:]
     return mask
 
 

@@ -77,6 +77,14 @@ def test_only_the_body_stays(folder, label):
     assert 2 * (unchanged & true_body).sum() / (unchanged.sum() + true_body.sum()) >= 0.99
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_fragment_that_fills_its_box_is_all_body():
+    """So is what the scan's border leaves of a vertebra: nothing lies before its core."""
+    fragment = np.zeros((20, 20, 20), bool)
+    fragment[4:16, 5:11, 6:15] = True
+    assert (extract_body(fragment) == fragment).all()
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_heights_are_true(folder, label):
     from util.body_heights import measure_body, own_body, third_heights_mm

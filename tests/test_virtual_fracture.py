@@ -69,6 +69,38 @@ def test_a_box_of_30_rows_pressed_to_21_has_lost_30_per_cent(scan, crushed):
     assert record["loss"] == pytest.approx(0.30, abs=1e-5) and record["grade"] == 2
 
 
+@pytest.fixture(scope="module")
+def wedged(scan):
+    return fracture(*scan, [Wanted(20, "wedge", 0.60)], manner=WHOLE)
+
+
+def test_a_severe_wedge_measures_as_commanded_and_as_the_truth_says(scan, wedged):
+    """Were its front edge pressed as low as it could be, measuring would drop it as rim and find 0.56."""
+    before, after = (measure_spine(mask).heights_mm(20) for mask in (scan[1], wedged.mask))
+    record = wedged.truth["vertebrae"]["20"]
+    assert (1.0 - after / before).max() == pytest.approx(0.60, abs=0.01)
+    assert record["loss"] == 0.60 and record["grade"] == 3 and not wedged.remarks
+    assert record["loss_by_third"] == pytest.approx(1.0 - after / before, abs=1e-9)
+    assert record["height_after_mm"] == pytest.approx(after, abs=1e-9)
+    assert record["pressed_by_third"] == pytest.approx(record["loss_by_third"], abs=0.02)
+
+
+def test_a_press_is_corrected_by_what_is_missing_and_what_remains_is_told(scan, monkeypatch):
+    """The outermost body is stood upright by its tilted endplates: it measures 0.46 at first."""
+    monkeypatch.setattr("phantom.measured_press.ROUNDS", 2)
+    made = fracture(*scan, [Wanted(19, "wedge", 0.50)], manner=WHOLE)
+    record = made.truth["vertebrae"]["19"]
+    assert max(record["pressed_by_third"]) > 0.52
+    assert record["loss"] == max(record["loss_by_third"]) == pytest.approx(0.50, abs=0.02)
+    assert abs(record["loss"] - 0.50) > 0.01
+    assert len(made.remarks) == 1 and "commanded a loss of 50.0 %" in made.remarks[0]
+
+
+def test_a_loss_that_leaves_nothing_to_measure_is_refused(scan):
+    with pytest.raises(InputError, match=r"--loss 0.75: expected a body of L1 .* found '\d\d% of its neigh"):
+        fracture(*scan, [Wanted(20, "crush", 0.75)], manner=WHOLE)
+
+
 def test_neighbours_keep_their_heights(scan, crushed):
     for label in (19, 21):
         assert (central_rows(scan[1].array, label) == ROWS).all()
