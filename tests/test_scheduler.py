@@ -166,10 +166,12 @@ def test_workers_without_the_project_are_refused(monkeypatch: pytest.MonkeyPatch
     with LocalCluster(n_workers=0, dashboard_address=":0") as lacking:
         address = lacking.scheduler_address
         worker = start(tmp_path / "worker", "worker", address, "--nthreads=1", path=str(tmp_path / "other"))
-        with pytest.raises(InputError, match=r"project to be installed there.*ModuleNotFoundError"):
-            run(tmp_path, ["a"], scheduler=address)
-        worker.terminate()
-        worker.wait()
+        try:
+            with pytest.raises(InputError, match=r"project to be installed there.*ModuleNotFoundError"):
+                run(tmp_path, ["a"], scheduler=address)
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_the_benchmark_hands_the_scheduler_on() -> None:
