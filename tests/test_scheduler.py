@@ -162,6 +162,7 @@ def test_workers_without_the_project_are_refused(monkeypatch: pytest.MonkeyPatch
 
     (tmp_path / "other" / "util").mkdir(parents=True)
     (tmp_path / "other" / "util" / "__init__.py").touch()
+    (tmp_path / "other" / "util" / "worker_check.py").write_text("import a_package_that_lacks")
     monkeypatch.setattr("util.workers.CONNECT_SECONDS", 60)
     with LocalCluster(n_workers=0, dashboard_address=":0") as lacking:
         address = lacking.scheduler_address
