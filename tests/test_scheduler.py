@@ -162,14 +162,17 @@ def test_workers_without_the_project_are_refused(monkeypatch: pytest.MonkeyPatch
 
     (tmp_path / "other" / "util").mkdir(parents=True)
     (tmp_path / "other" / "util" / "__init__.py").touch()
+    (tmp_path / "other" / "util" / "worker_check.py").write_text("import a_package_that_lacks")
     monkeypatch.setattr("util.workers.CONNECT_SECONDS", 60)
     with LocalCluster(n_workers=0, dashboard_address=":0") as lacking:
         address = lacking.scheduler_address
         worker = start(tmp_path / "worker", "worker", address, "--nthreads=1", path=str(tmp_path / "other"))
-        with pytest.raises(InputError, match=r"project to be installed there.*ModuleNotFoundError"):
-            run(tmp_path, ["a"], scheduler=address)
-        worker.terminate()
-        worker.wait()
+        try:
+            with pytest.raises(InputError, match=r"project to be installed there.*ModuleNotFoundError"):
+                run(tmp_path, ["a"], scheduler=address)
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_the_benchmark_hands_the_scheduler_on() -> None:
