@@ -23,7 +23,7 @@ from benchmarks.comparison import (
 from util.cli import run_script
 from util.marked_page import fill_page
 
-MODULES = ("contextual_attention", "inference", "loader", "rhlv", "train_step")
+MODULES = ("contextual_attention", "inference", "loader", "rhlv", "straightening", "train_step")
 
 
 def build_parser() -> argparse.ArgumentParser:

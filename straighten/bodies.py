@@ -120,7 +120,9 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
         curve = curve_through(centres_mm, axes={label: axis for label, axis in axes.items()
                                                 if axis @ _caudal(drawn, label) > np.cos(FURTHEST_TURN)})
         outermost = straightened_bodies({label: surfaces[label] for label in outermost}, curve)
-    return curve, straightened_bodies(surfaces, curve)
+    others = {label: surface for label, surface in surfaces.items() if label not in outermost}
+    bodies = outermost | straightened_bodies(others, curve)
+    return curve, {label: bodies[label] for label in curve.centres if label in bodies}
 
 
 def _caudal(curve: Curve, label: int) -> np.ndarray:

@@ -10,6 +10,7 @@ processes. A wall is modelled as a profile over rows plus a profile across, both
 import numpy as np
 
 from straighten.morphology import bounding_box, dilate
+from straighten.robust import quantile, theil_sen_slope
 
 CANAL_HALF_WIDTH_MM = 4    # columns behind the core that the canal keeps free
 CANAL_INSIDE_MM = 8.0      # behind the posterior wall one is inside the canal (13 to 20 mm deep)
@@ -97,7 +98,7 @@ def _canal_line(mask: np.ndarray, column: int, canal: slice) -> np.ndarray:
     """Return the posterior wall on the midline as a straight line: its column in each row, (rows,)."""
     runs = mask[:, column:, canal]
     end = column + np.where(runs.all(axis=1), runs.shape[1], np.argmin(runs, axis=1)).astype(float)
-    wall = _quantile(np.where(runs[:, 0], end, np.nan), 0.5, axis=1, least=1)
+    wall = quantile(np.where(runs[:, 0], end, np.nan), 0.5, axis=1, least=1)
     if np.isfinite(wall).sum() < LEAST_VISIBLE_ROWS:
         return np.full(mask.shape[0], float(mask.shape[1]))
     leaning = _lean(wall)
@@ -106,11 +107,7 @@ def _canal_line(mask: np.ndarray, column: int, canal: slice) -> np.ndarray:
 
 def _lean(wall: np.ndarray) -> np.ndarray:
     """Return how far a wall (rows,) leans in each row, from row 0; a robust straight line through it."""
-    from scipy.stats import theilslopes
-
-    rows = np.flatnonzero(np.isfinite(wall))
-    slope = float(np.clip(theilslopes(wall[rows], rows)[0], -WALL_SLOPE, WALL_SLOPE))
-    return slope * np.arange(wall.size)
+    return float(np.clip(theil_sen_slope(wall), -WALL_SLOPE, WALL_SLOPE)) * np.arange(wall.size)
 
 
 def _cut_beside(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
@@ -156,9 +153,9 @@ def wall_model(visible: np.ndarray, free: slice) -> np.ndarray:
         it where they can be seen.
     """
     seen = np.where(np.isfinite(visible), visible, np.nan)
-    by_row = _quantile(seen[:, free], 0.5, axis=1, least=1)
+    by_row = quantile(seen[:, free], 0.5, axis=1, least=1)
     by_row = _smooth(_fill(_without_endplates(by_row)))
-    across = _quantile(seen - by_row[:, None], VISIBLE_QUANTILE, axis=0, least=LEAST_VISIBLE_ROWS)
+    across = quantile(seen - by_row[:, None], VISIBLE_QUANTILE, axis=0, least=LEAST_VISIBLE_ROWS)
     highest = np.nanmax(np.append(across[free], 0.0)) + WALL_BULGE_MM
     return by_row[:, None] + _rounded(np.minimum(_fill(across), highest), free)[None, :]
 
@@ -188,23 +185,6 @@ def _inside(visible: np.ndarray, model: np.ndarray, length: int) -> np.ndarray:
     """Return what lies within the wall, (rows, length, across): as seen, or as modelled where hidden."""
     wall = np.where(visible <= model + WALL_TOLERANCE_MM, visible, model)
     return np.arange(length)[None, :, None] < np.rint(wall)[:, None, :]
-
-
-def _quantile(values: np.ndarray, quantile: float, axis: int, least: int) -> np.ndarray:
-    """Return a quantile of the finite values along an axis, NaN where there are fewer than `least`.
-
-    That of `np.nanquantile`, to the bit, which goes from line to line.
-    """
-    finite = np.isfinite(values)
-    known = np.moveaxis(np.sort(np.where(finite, values, np.nan), axis=axis), axis, 0)  # NaN comes last
-    count = finite.sum(axis=axis)
-    place = np.maximum(count - 1, 0) * quantile
-    before = np.floor(place).astype(int)
-    low, high = (np.take_along_axis(known, index[None], axis=0)[0]
-                 for index in (before, np.minimum(before + 1, np.maximum(count - 1, 0))))
-    share, step = place - before, high - low
-    found = np.where(share < 0.5, low + step * share, high - step * (1 - share))
-    return np.where(count >= least, found, np.nan)
 
 
 def _fill(profile: np.ndarray) -> np.ndarray:
