@@ -48,9 +48,12 @@ def measure(settings: Settings) -> list[Row]:
     chosen = targets[::len(targets) // PLAIN_VERTEBRAE][:PLAIN_VERTEBRAE]
     fast, plain = (make_folder(settings.scratch / name) for name in ("straighten", "straighten_plain"))
     request = Request(str(data.raw), str(fast), labels, None, labels_only=False)
-    plain_s, fast_s = alternate(lambda: [plain_vertebra(data.raw, fast, plain, patient, target)
-                                         for target in chosen],
-                                lambda: straighten_patient(request, patient), settings.rounds)
+
+    def plain_vertebrae() -> None:
+        for target in chosen:
+            plain_vertebra(data.raw, fast, plain, patient, target)
+
+    plain_s, fast_s = alternate(plain_vertebrae, lambda: straighten_patient(request, patient), settings.rounds)
     grey, share = differences(fast, plain, [case_name(patient, target) for target in chosen])
     return [Row("straighten", plain_s / len(chosen), fast_s / len(targets), "vertebra",
                 grey <= GREY_LEVELS and share <= LABEL_SHARE,
@@ -106,11 +109,13 @@ def plain_label(raw: Path, patient: str, target: int, curve: Curve) -> np.ndarra
 
     image: Any = nib.load(raw_mask(raw, patient))
     mask = Volume(image.get_fdata(), image.affine)
-    corner = curve.target_point(target) - [STRAIGHTENED_CENTRE[0], CONTENT_COLUMNS // 2, STRAIGHTENED_CENTRE[2]]
+    corner = curve.target_point(target) - np.array([STRAIGHTENED_CENTRE[0], CONTENT_COLUMNS // 2,
+                                                    STRAIGHTENED_CENTRE[2]])
     label = np.zeros(STRAIGHTENED_SHAPE, np.uint8)
     for other in curve.centres:
         first, vertebra = plain_vertebra_mask(mask, other, curve)
-        place = np.argwhere(extract_body(vertebra)) + [first, -CURVE_COLUMN, -CURVE_SLICE] - corner
+        origin = np.array([first, -CURVE_COLUMN, -CURVE_SLICE])
+        place = np.argwhere(extract_body(vertebra)) + origin - corner
         content = crop_columns(label, CONTENT_COLUMNS)
         shown = place[((place >= 0) & (place < content.shape)).all(axis=1)]
         content[tuple(shown.T)] = other
@@ -140,8 +145,8 @@ def differences(fast: Path, plain: Path, cases: Sequence[str]) -> tuple[int, flo
     """Return the greatest difference of grey, and the share of the labels' voxels that differ."""
     grey, moved, labelled = 0, 0, 0
     for case in cases:
-        found, expected = (read_volume(straightened_ct(root, case)).array.astype(int) for root in (fast, plain))
-        grey = max(grey, int(np.abs(found - expected).max()))
+        found, expected = (read_volume(straightened_ct(root, case)).array for root in (fast, plain))
+        grey = max(grey, int(np.abs(found.astype(int) - expected).max()))
         found, expected = (read_volume(straightened_label(root, case)).array for root in (fast, plain))
         moved, labelled = moved + int((found != expected).sum()), labelled + int((expected > 0).sum())
     return grey, moved / labelled

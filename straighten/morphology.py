@@ -1,6 +1,7 @@
 """Boolean volumes: dilation and bounding box, by whole arrays at once."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Box = tuple[slice, slice, slice]
 
@@ -22,15 +23,13 @@ def dilate(mask: np.ndarray, steps: int) -> np.ndarray:
 
 def bounding_box(mask: np.ndarray) -> Box | None:
     """Return the box of what is set in a mask (three axes, bool); None where nothing is."""
-    plane = mask.any(axis=0)
+    plane = np.asarray(mask.any(axis=0))
     if not plane.any():
         return None
-    first, second, third = (_extent(flags) for flags in (mask.any(axis=(1, 2)), plane.any(axis=1),
-                                                         plane.any(axis=0)))
-    return first, second, third
+    return extent(mask.any(axis=(1, 2))), extent(plane.any(axis=1)), extent(plane.any(axis=0))
 
 
-def _extent(flags: np.ndarray) -> slice:
-    """Return from the first that is set to behind the last."""
+def extent(flags: ArrayLike) -> slice:
+    """Return from the first flag that is set to behind the last; empty where none is."""
     found = np.flatnonzero(flags)
-    return slice(int(found[0]), int(found[-1]) + 1)
+    return slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from straighten.curve import FURTHEST_ASIDE_MM, Curve
+from straighten.morphology import Box, extent
 from util.volume import CONTENT_COLUMNS, STRAIGHTENED_SHAPE, Volume, hu_to_uint8
 
 HALF_ROWS = STRAIGHTENED_SHAPE[0] // 2
@@ -24,8 +25,6 @@ CHUNK_ROWS = 64        # bounds memory: rows at a time
 DISTANCE_LIMIT_MM = 6.0
 FINE_ENOUGH_MM = 0.75  # spacing of a mask; the accuracy above holds for this and coarser ones
 SMOOTHING_MM = 0.8     # less leaves the steps of slices, more rounds the rims
-
-Box = tuple[slice, slice, slice]
 
 
 def grid_mm() -> tuple[np.ndarray, np.ndarray]:
@@ -80,12 +79,12 @@ class SampleGrid:
         high = low + np.array(shape)[:, None, None] + 1.0
         across = self.origin[..., None] + self.backwards[..., None] * posterior        # (3, R, COLUMNS)
         meets = _lines_meet(across, self.leftwards[..., None] * left[[0, -1]], low, high)
-        rows, columns = _extent(meets.any(axis=1)), _extent(meets.any(axis=0))
+        rows, columns = extent(meets.any(axis=1)), extent(meets.any(axis=0))
         if not meets.any():
             return rows, columns, slice(0, 0)
         along = self.origin[..., None] + self.leftwards[..., None] * left              # (3, R, SLICES)
         meets = _lines_meet(along, self.backwards[..., None] * posterior[columns][[0, -1]], low, high)
-        return rows, columns, _extent(meets.any(axis=0))
+        return rows, columns, extent(meets.any(axis=0))
 
 
 def _lines_meet(lines: np.ndarray, ends: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -101,12 +100,6 @@ def _lines_meet(lines: np.ndarray, ends: np.ndarray, low: np.ndarray, high: np.n
     """
     below, above = (lines + end[..., None] for end in (ends.min(axis=2), ends.max(axis=2)))
     return np.asarray(((above >= low) & (below <= high)).all(axis=0))
-
-
-def _extent(flags: np.ndarray) -> slice:
-    """Return from the first that is set to behind the last; empty where none is."""
-    found = np.flatnonzero(flags)
-    return slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0)
 
 
 def sample_grey(ct: Volume, curve: Curve, rows: slice) -> np.ndarray:

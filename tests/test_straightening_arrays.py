@@ -70,7 +70,7 @@ def test_tilt_of_counted_points_is_that_of_the_points(slope):
 
 
 def tilted_scan(shape=(60, 50, 40), seed=0):
-    """A CT of noise with a box of label 20, oblique in the world, and a curve through the box and beside it."""
+    """A CT of noise with a box of label 20, oblique in the world, and a curve through the box."""
     random = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(random.normal(size=(3, 3)))
     affine = np.eye(4)
@@ -80,7 +80,8 @@ def tilted_scan(shape=(60, 50, 40), seed=0):
     mask[20:45, 10:40, 12:30] = 20
     ct = random.integers(-1000, 1500, shape).astype(np.int16)
     centre = affine[:3, :3] @ [32, 25, 20] + affine[:3, 3]
-    return Volume(ct, affine), Volume(mask, affine), curve_through({20: centre, 21: centre - [4.0, 9.0, 30.0]})
+    curve = curve_through({20: centre, 21: centre - np.array([4.0, 9.0, 30.0])})
+    return Volume(ct, affine), Volume(mask, affine), curve
 
 
 WHOLE = (slice(None),) * 3
@@ -91,7 +92,8 @@ ROWS = slice(MARGIN_ROWS - 50, MARGIN_ROWS + 50)
 def test_ct_sampled_near_the_scan_alone_is_the_whole(seed):
     ct, _, curve = tilted_scan(seed=seed)
     coordinates = SampleGrid.of(curve, ROWS, ct.affine).coordinates(WHOLE)
-    hu = ndimage.map_coordinates(ct.array, coordinates, output=np.float32, order=1, mode="constant", cval=AIR_HU)
+    hu = ndimage.map_coordinates(ct.array, coordinates, output=np.float32, order=1, mode="constant",
+                                 cval=AIR_HU)
     grey = sample_grey(ct, curve, ROWS)
     assert np.array_equal(grey, hu_to_uint8(hu)) and grey.any()
 
@@ -114,7 +116,7 @@ def test_the_window_leaves_out_most_of_what_lies_aside(seed):
     grid = SampleGrid.of(curve, ROWS, mask.affine)
     coordinates = grid.coordinates(WHOLE)
     corner = np.array([20, 10, 12])
-    upper = (corner + [24, 29, 17])[:, None, None, None]
+    upper = (corner + np.array([24, 29, 17]))[:, None, None, None]
     inside = ((coordinates >= corner[:, None, None, None]) & (coordinates <= upper)).all(axis=0)
     window = grid.window_on(corner, (25, 30, 18))
     assert inside[window].sum() == inside.sum() > 0
@@ -126,5 +128,6 @@ def test_a_curve_past_the_scan_samples_nothing():
     far = slice(0, 20)
     away = Volume(ct.array, ct.affine + np.pad(np.full((3, 1), 900.0), ((0, 1), (3, 0))))
     assert not sample_grey(away, curve, far).any()
-    surface = LabelSurface.of(Volume(mask.array, away.affine), (slice(20, 45), slice(10, 40), slice(12, 30)), 20)
+    box = (slice(20, 45), slice(10, 40), slice(12, 30))
+    surface = LabelSurface.of(Volume(mask.array, away.affine), box, 20)
     assert surface.sample(curve, far).shape == (20, COLUMNS, SLICES) and not surface.sample(curve, far).any()
