@@ -53,7 +53,8 @@ def measure(settings: Settings) -> list[Row]:
         for target in chosen:
             plain_vertebra(data.raw, fast, plain, patient, target)
 
-    plain_s, fast_s = alternate(plain_vertebrae, lambda: straighten_patient(request, patient), settings.rounds)
+    plain_s, fast_s = alternate(plain_vertebrae, lambda: straighten_patient(request, patient),
+                                settings.rounds)
     grey, share = differences(fast, plain, [case_name(patient, target) for target in chosen])
     return [Row("straighten", plain_s / len(chosen), fast_s / len(targets), "vertebra",
                 grey <= GREY_LEVELS and share <= LABEL_SHARE,
