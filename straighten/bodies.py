@@ -1,6 +1,6 @@
 """The vertebral bodies of a patient on the straightened grid, and their centres in the scanner's world."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy as np
 from straighten.curve import Curve
 from straighten.curve_fit import curve_through
 from straighten.endplates import endplate_axis
-from straighten.sampling import grid_mm, sample_label
+from straighten.morphology import dilate
+from straighten.sampling import LabelSurface, grid_mm
 from straighten.vertebral_body import extract_body
 from util.vertebrae import ANATOMICAL_ORDER
 from util.volume import Volume
@@ -22,6 +23,7 @@ FURTHEST_TURN = np.deg2rad(40.0)  # endplates that differ more from the curve ar
 UPRIGHT_ROUNDS = 3         # in which the outermost bodies turn; a fourth turns none by 2 degrees
 
 Boxes = dict[int, tuple[slice, slice, slice]]
+Surfaces = Mapping[int, LabelSurface]
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,18 @@ def label_boxes(mask: Volume) -> Boxes:
     return {number: box for number, box in enumerate(find_objects(mask.array), start=1) if box is not None}
 
 
-def straightened_bodies(mask: Volume, boxes: Boxes, curve: Curve) -> dict[int, Body]:
-    """Return the body of each of the curve's vertebrae that has a box and a body in the mask."""
+def label_surfaces(mask: Volume, boxes: Boxes, labels: Iterable[int]) -> Surfaces:
+    """Return the surface of each of some labels in a mask."""
+    return {label: LabelSurface.of(mask, boxes[label], label) for label in labels}
+
+
+def straightened_bodies(surfaces: Surfaces, curve: Curve) -> dict[int, Body]:
+    """Return the body of each of the curve's vertebrae that has a surface, and a body within it."""
     bodies = {}
-    for label in filter(boxes.__contains__, curve.centres):
+    for label in filter(surfaces.__contains__, curve.centres):
         row = int(curve.target_point(label)[0])
         rows = slice(row - WINDOW_ROWS, row + WINDOW_ROWS)
-        voxels = extract_body(sample_label(mask, boxes[label], label, curve, rows))
+        voxels = extract_body(surfaces[label].sample(curve, rows))
         if voxels.sum() >= MINIMUM_BODY_MM3:
             bodies[label] = Body(rows, voxels)
     return bodies
@@ -73,20 +80,19 @@ def centres_in_world(bodies: dict[int, Body], curve: Curve) -> dict[int, np.ndar
     return {label: curve.to_world(body.centroid) for label, body in bodies.items()}
 
 
-def recentre(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
+def recentre(surfaces: Surfaces, centres_mm: dict[int, np.ndarray]) -> tuple[Curve, dict[int, Body]]:
     """Return the curve through given centres, or the bodies' own where those are missed, and the bodies.
 
     Args:
-        mask: the scanner's.
-        boxes: of its labels.
-        centres_mm: world position (3,) by label, of labels in the mask.
+        surfaces: of the labels in the scanner's mask.
+        centres_mm: world position (3,) by label, of these labels.
     """
     curve = curve_through(centres_mm)
-    bodies = straightened_bodies(mask, boxes, curve)
+    bodies = straightened_bodies(surfaces, curve)
     missed = len(bodies) < len(centres_mm) or _largest_miss_mm(bodies, curve) > CENTRE_TOLERANCE_MM
     if bodies and missed:
         curve = curve_through(centres_in_world(bodies, curve))
-        bodies = straightened_bodies(mask, boxes, curve)
+        bodies = straightened_bodies(surfaces, curve)
     return curve, bodies
 
 
@@ -101,7 +107,8 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
         boxes: of its labels.
         centres_mm: world position (3,) by label, of labels in the mask.
     """
-    curve, bodies = recentre(mask, boxes, centres_mm)
+    surfaces = label_surfaces(mask, boxes, centres_mm)
+    curve, bodies = recentre(surfaces, centres_mm)
     whole = [label for label in ANATOMICAL_ORDER
              if label in bodies and not is_cut_off(label, bodies[label], curve, mask)]
     if not whole:
@@ -112,8 +119,10 @@ def fit_curve(mask: Volume, boxes: Boxes, centres_mm: dict[int, np.ndarray]) -> 
         axes = _own_axes(outermost, curve)
         curve = curve_through(centres_mm, axes={label: axis for label, axis in axes.items()
                                                 if axis @ _caudal(drawn, label) > np.cos(FURTHEST_TURN)})
-        outermost = straightened_bodies(mask, {label: boxes[label] for label in outermost}, curve)
-    return curve, straightened_bodies(mask, boxes, curve)
+        outermost = straightened_bodies({label: surfaces[label] for label in outermost}, curve)
+    others = {label: surface for label, surface in surfaces.items() if label not in outermost}
+    bodies = outermost | straightened_bodies(others, curve)
+    return curve, {label: bodies[label] for label in curve.centres if label in bodies}
 
 
 def _caudal(curve: Curve, label: int) -> np.ndarray:
@@ -145,9 +154,7 @@ def mask_centroids(mask: Volume, boxes: Boxes, labels: Iterable[int]) -> dict[in
 
 def is_cut_off(label: int, body: Body, curve: Curve, mask: Volume) -> bool:
     """Tell whether a body (not merely its arch) runs into the border of the scan."""
-    from scipy.ndimage import binary_dilation
-
-    near = binary_dilation(body.voxels, iterations=BORDER_REACH_MM)
+    near: np.ndarray | None = None
     posterior, left = grid_mm()
     origin = np.array([body.rows.start, posterior[0], left[0]])
     for axis, last in enumerate(mask.array.shape):
@@ -156,6 +163,7 @@ def is_cut_off(label: int, body: Body, curve: Curve, mask: Volume) -> bool:
             face = np.argwhere(np.moveaxis(mask.array, axis, 0)[plane] == label)
             if len(face) * face_mm2 < BORDER_FACE_MM2:
                 continue
+            near = dilate(body.voxels, BORDER_REACH_MM) if near is None else near
             voxels = np.insert(face, axis, plane, axis=1)
             points = curve.from_world(voxels @ mask.affine[:3, :3].T + mask.affine[:3, 3])
             index = np.rint(points - origin).astype(int)

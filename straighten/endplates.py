@@ -11,24 +11,37 @@ def endplate_axis(body: np.ndarray) -> np.ndarray:
 
     Found as a skewed page is: by the tilt at which the body's row profile rises and falls most steeply.
     """
-    offset = np.argwhere(body) - np.rint(np.argwhere(body).mean(axis=0))
-    middle = np.abs(offset) < ENDPLATE_REACH_MM
-    posterior = _sharpest_tilt(offset[middle[:, 2]][:, [0, 1]])
-    offset[:, 0] -= posterior * offset[:, 1]
-    left = _sharpest_tilt(offset[middle[:, 1]][:, [0, 2]])
+    voxels = np.argwhere(body)
+    centre = np.rint(voxels.mean(axis=0))
+    middle = np.abs(np.arange(body.shape[2]) - centre[2]) < ENDPLATE_REACH_MM
+    counts = body[:, :, middle].sum(axis=2)                                     # of each row and column
+    row, column = np.nonzero(counts)
+    posterior = _sharpest_tilt(row - centre[0], column - centre[1], counts[row, column])
+    row, column, side = (voxels - centre).T
+    middle = np.abs(column) < ENDPLATE_REACH_MM
+    left = _sharpest_tilt((row - posterior * column)[middle], side[middle])
     axis = np.array([1.0, -posterior, -left])
     return axis / np.linalg.norm(axis)
 
 
-def _sharpest_tilt(points: np.ndarray) -> float:
-    """Return the slope of rows over the second axis at which the profile of points (N, 2) is steepest."""
+def _sharpest_tilt(row: np.ndarray, along: np.ndarray, counts: np.ndarray | None = None) -> float:
+    """Return the slope of rows over a second axis at which the profile of points is steepest.
+
+    Args:
+        row, along: (N,) of each point.
+        counts: (N,) how many points each stands for; one without it.
+    """
     from scipy.ndimage import gaussian_filter1d
 
     slopes = np.tan(np.deg2rad(np.arange(-STEEPEST_TILT, STEEPEST_TILT + 1)))
-    sharpness = []
+    profiles = []
     for slope in slopes:
-        rows = np.floor(points[:, 0] - slope * points[:, 1]).astype(int)
-        profile = gaussian_filter1d(np.bincount(rows - rows.min()).astype(float), 1.0, mode="constant")
-        rise = np.diff(profile, prepend=0.0, append=0.0)
-        sharpness.append(rise.max() - rise.min())
-    return float(slopes[int(np.argmax(sharpness))])
+        rows = np.floor(row - slope * along).astype(int)
+        profiles.append(np.bincount(rows - rows.min(), counts))
+    lengths = np.array([profile.size for profile in profiles])[:, None]
+    covered = np.arange(lengths.max()) < lengths                                # (slopes, rows)
+    padded = np.zeros(covered.shape)
+    padded[covered] = np.concatenate(profiles)
+    smooth = np.where(covered, gaussian_filter1d(padded, 1.0, axis=1, mode="constant"), 0.0)
+    rise = np.diff(smooth, prepend=0.0, append=0.0)
+    return float(slopes[int(np.argmax(np.ptp(rise, axis=1)))])

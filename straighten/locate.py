@@ -4,7 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from straighten.bodies import Body, centres_in_world, is_cut_off, label_boxes, mask_centroids, recentre
+from straighten.bodies import (
+    Body,
+    centres_in_world,
+    is_cut_off,
+    label_boxes,
+    label_surfaces,
+    mask_centroids,
+    recentre,
+)
 from straighten.centroids import write_centroids
 from straighten.curve import Curve
 from straighten.sampling import thinned
@@ -42,7 +50,7 @@ def locate_bodies(mask: Volume) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     boxes = label_boxes(mask)
     if not boxes:
         return {}, {}
-    curve, bodies = recentre(mask, boxes, mask_centroids(mask, boxes, boxes))
+    curve, bodies = recentre(label_surfaces(mask, boxes, boxes), mask_centroids(mask, boxes, boxes))
     left_out = {label: "no body" for label in boxes if label not in bodies}
     left_out |= _cut_off(mask, curve, bodies)
     centres = centres_in_world(bodies, curve)

@@ -9,7 +9,7 @@ import numpy as np
 from straighten.bodies import Body, fit_curve, label_boxes
 from straighten.centroids import read_centroids
 from straighten.curve import Curve, Geometry, save_geometry
-from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, SLICES, sample_ct, thinned
+from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, SLICES, sample_grey, thinned
 from util.errors import InputError
 from util.paths import (
     geometry_path,
@@ -27,8 +27,7 @@ from util.volume import (
     STRAIGHTENED_CENTRE,
     STRAIGHTENED_SHAPE,
     Volume,
-    hu_to_uint8,
-    pad_columns,
+    crop_columns,
     read_ct_and_mask,
     read_mask,
     write_volume,
@@ -199,7 +198,7 @@ def straighten(ct: Volume | None, curve: Curve, bodies: dict[int, Body],
     points = {target: curve.target_point(target) for target in targets}
     centres = [int(point[0]) for point in points.values()]
     rows = slice(min(centres) - HALF_ROWS, max(centres) + HALF_ROWS)
-    spine = None if ct is None else hu_to_uint8(sample_ct(ct, curve, rows))
+    spine = None if ct is None else sample_grey(ct, curve, rows)
     labels = _paint(bodies, rows)
     volumes = {}
     for target, point in points.items():
@@ -216,12 +215,14 @@ def _cut(spine: np.ndarray, centre: np.ndarray) -> np.ndarray:
     half_columns, half_slices = CONTENT_COLUMNS // 2, STRAIGHTENED_SHAPE[2] // 2
     content = spine[row - HALF_ROWS:row + HALF_ROWS, column - half_columns:column + half_columns,
                     side - half_slices:side + half_slices]
-    return pad_columns(content, STRAIGHTENED_SHAPE[1])
+    volume: np.ndarray = np.zeros(STRAIGHTENED_SHAPE, np.uint8, order="F")
+    crop_columns(volume, CONTENT_COLUMNS)[...] = content
+    return volume
 
 
 def _paint(bodies: dict[int, Body], rows: slice) -> np.ndarray:
     """Return the labels of all bodies on some rows, (R, COLUMNS, SLICES) uint8."""
-    labels = np.zeros((rows.stop - rows.start, COLUMNS, SLICES), np.uint8)
+    labels: np.ndarray = np.zeros((rows.stop - rows.start, COLUMNS, SLICES), np.uint8, order="F")
     for label, body in bodies.items():
         start, stop = max(rows.start, body.rows.start), min(rows.stop, body.rows.stop)
         if start < stop:

@@ -7,10 +7,13 @@ spacings of 1 to 3 mm this raises Dice from 0.95-0.97 to 0.975-0.987 and lowers 
 height from 0.7-1.2 mm to 0.3-0.8 mm.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from straighten.curve import FURTHEST_ASIDE_MM, Curve
-from util.volume import CONTENT_COLUMNS, STRAIGHTENED_SHAPE, Volume
+from straighten.morphology import Box, extent
+from util.volume import CONTENT_COLUMNS, STRAIGHTENED_SHAPE, Volume, hu_to_uint8
 
 HALF_ROWS = STRAIGHTENED_SHAPE[0] // 2
 # sampled along a whole spine; targets are cut out of it
@@ -23,8 +26,6 @@ DISTANCE_LIMIT_MM = 6.0
 FINE_ENOUGH_MM = 0.75  # spacing of a mask; the accuracy above holds for this and coarser ones
 SMOOTHING_MM = 0.8     # less leaves the steps of slices, more rounds the rims
 
-Box = tuple[slice, slice, slice]
-
 
 def grid_mm() -> tuple[np.ndarray, np.ndarray]:
     """Return posterior (COLUMNS,) and left (SLICES,) offsets of the samples from the curve in mm, float32."""
@@ -32,28 +33,90 @@ def grid_mm() -> tuple[np.ndarray, np.ndarray]:
             np.arange(SLICES, dtype=np.float32) - CURVE_SLICE)
 
 
-def voxel_coordinates(curve: Curve, rows: slice, affine: np.ndarray) -> np.ndarray:
-    """Return the scanner's voxel coordinates of straightened rows, (3, R, COLUMNS, SLICES) float32."""
-    to_voxel = np.linalg.inv(affine)
-    origin = curve.positions_mm[rows] @ to_voxel[:3, :3].T + to_voxel[:3, 3]           # (R, 3)
-    axes = np.einsum("ij,rjk->rik", to_voxel[:3, :3], curve.frames[rows])              # (R, 3, 3)
-    origin, axes = origin.T.astype(np.float32), axes.transpose(1, 2, 0).astype(np.float32)
-    posterior, left = grid_mm()
-    plane = axes[:, 1, :, None] * posterior + origin[..., None]                        # (3, R, COLUMNS)
-    return plane[..., None] + (axes[:, 2, :, None] * left)[:, :, None, :]
+@dataclass(frozen=True)
+class SampleGrid:
+    """Where the samples of straightened rows lie in a scanner's volume, in its voxels.
+
+    Attributes:
+        origin: (3, R) float32, each row's place on the curve.
+        backwards, leftwards: (3, R) float32, the steps to the next sample.
+    """
+
+    origin: np.ndarray
+    backwards: np.ndarray
+    leftwards: np.ndarray
+
+    @classmethod
+    def of(cls, curve: Curve, rows: slice, affine: np.ndarray) -> "SampleGrid":
+        """Return the grid of rows of a curve in a volume of this affine."""
+        to_voxel = np.linalg.inv(affine)
+        origin = curve.positions_mm[rows] @ to_voxel[:3, :3].T + to_voxel[:3, 3]       # (R, 3)
+        axes = np.einsum("ij,rjk->rik", to_voxel[:3, :3], curve.frames[rows])          # (R, 3, 3)
+        axes = axes.transpose(1, 2, 0).astype(np.float32)
+        return cls(origin.T.astype(np.float32), axes[:, 1], axes[:, 2])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (R, COLUMNS, SLICES)."""
+        return self.origin.shape[1], COLUMNS, SLICES
+
+    def coordinates(self, window: Box) -> np.ndarray:
+        """Return the voxel coordinates of a window of samples, (3, rows, columns, slices) float32."""
+        posterior, left = grid_mm()
+        rows, columns, slices = window
+        plane = self.backwards[:, rows, None] * posterior[columns] + self.origin[:, rows, None]
+        return plane[..., None] + (self.leftwards[:, rows, None] * left[slices])[:, :, None, :]
+
+    def window_on(self, first: np.ndarray, shape: tuple[int, ...]) -> Box:
+        """Return a window that holds every sample within a box of voxels; hardly more, and cheap to find.
+
+        Args:
+            first: (3,) the box's first voxel.
+            shape: of the box.
+        """
+        posterior, left = grid_mm()
+        low = np.asarray(first)[:, None, None] - 1.0                                   # a voxel to spare
+        high = low + np.array(shape)[:, None, None] + 1.0
+        across = self.origin[..., None] + self.backwards[..., None] * posterior        # (3, R, COLUMNS)
+        meets = _lines_meet(across, self.leftwards[..., None] * left[[0, -1]], low, high)
+        rows, columns = extent(meets.any(axis=1)), extent(meets.any(axis=0))
+        if not meets.any():
+            return rows, columns, slice(0, 0)
+        along = self.origin[..., None] + self.leftwards[..., None] * left              # (3, R, SLICES)
+        meets = _lines_meet(along, self.backwards[..., None] * posterior[columns][[0, -1]], low, high)
+        return rows, columns, extent(meets.any(axis=0))
 
 
-def sample_ct(ct: Volume, curve: Curve, rows: slice) -> np.ndarray:
-    """Sample a CT linearly on straightened rows, (R, COLUMNS, SLICES) float32 HU; air outside the scan."""
+def _lines_meet(lines: np.ndarray, ends: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Tell which lines of samples may meet a box of voxels.
+
+    Args:
+        lines: (3, R, K) a point of each.
+        ends: (3, R, 2) how far from there each begins and ends.
+        low, high: (3, 1, 1) corners of the box.
+
+    Returns:
+        (R, K) bool.
+    """
+    below, above = (lines + end[..., None] for end in (ends.min(axis=2), ends.max(axis=2)))
+    return np.asarray(((above >= low) & (below <= high)).all(axis=0))
+
+
+def sample_grey(ct: Volume, curve: Curve, rows: slice) -> np.ndarray:
+    """Sample a CT linearly on straightened rows, (R, COLUMNS, SLICES) uint8 grey; air outside the scan.
+
+    Rows come next to each other in memory, as in a NIfTI file: what is cut out is written as it lies.
+    """
     from scipy.ndimage import map_coordinates
 
-    sampled = np.empty((rows.stop - rows.start, COLUMNS, SLICES), np.float32)
+    grey: np.ndarray = np.zeros((rows.stop - rows.start, COLUMNS, SLICES), np.uint8, order="F")
     for first in range(rows.start, rows.stop, CHUNK_ROWS):
-        chunk = slice(first, min(first + CHUNK_ROWS, rows.stop))
-        coordinates = voxel_coordinates(curve, chunk, ct.affine)
-        part = sampled[chunk.start - rows.start:chunk.stop - rows.start]
-        map_coordinates(ct.array, coordinates, output=part, order=1, mode="constant", cval=AIR_HU)
-    return sampled
+        grid = SampleGrid.of(curve, slice(first, min(first + CHUNK_ROWS, rows.stop)), ct.affine)
+        window = grid.window_on(np.zeros(3), ct.array.shape)
+        hu = map_coordinates(ct.array, grid.coordinates(window), output=np.float32, order=1,
+                             mode="constant", cval=AIR_HU)
+        grey[first - rows.start:][window] = hu_to_uint8(hu)
+    return grey
 
 
 def thinned(mask: Volume) -> Volume:
@@ -66,23 +129,41 @@ def thinned(mask: Volume) -> Volume:
     return Volume(np.ascontiguousarray(array), mask.affine @ np.diag([*steps, 1]))
 
 
-def sample_label(mask: Volume, box: Box, label: int, curve: Curve, rows: slice) -> np.ndarray:
-    """Sample one label on straightened rows, (R, COLUMNS, SLICES) bool.
+@dataclass(frozen=True)
+class LabelSurface:
+    """Where one label of a scanner's mask ends, worked out once for every curve along which it is sampled.
 
-    Args:
-        mask: the scanner's mask.
-        box: bounding box of the label in it.
-        label: which.
-        curve: of the patient.
-        rows: to sample.
+    Attributes:
+        distance_mm: signed distance, see `signed_distance`.
+        first: (3,) its first voxel in the mask.
+        affine: of the mask.
     """
-    from scipy.ndimage import map_coordinates
 
-    distance_mm, first = signed_distance(mask, box, label)
-    coordinates = voxel_coordinates(curve, rows, mask.affine)
-    coordinates -= np.array(first, np.float32)[:, None, None, None]
-    sampled = map_coordinates(distance_mm, coordinates, order=1, mode="constant", cval=DISTANCE_LIMIT_MM)
-    return sampled < 0.0
+    distance_mm: np.ndarray
+    first: np.ndarray
+    affine: np.ndarray
+
+    @classmethod
+    def of(cls, mask: Volume, box: Box, label: int) -> "LabelSurface":
+        """Return the surface of a label that has this bounding box in a mask."""
+        return cls(*signed_distance(mask, box, label), mask.affine)
+
+    def sample(self, curve: Curve, rows: slice) -> np.ndarray:
+        """Sample the label on straightened rows, (R, COLUMNS, SLICES) bool."""
+        from scipy.ndimage import map_coordinates
+
+        grid = SampleGrid.of(curve, rows, self.affine)
+        inside = np.zeros(grid.shape, bool)
+        window = grid.window_on(self.first, self.distance_mm.shape)
+        coordinates = grid.coordinates(window) - self.first.astype(np.float32)[:, None, None, None]
+        inside[window] = map_coordinates(self.distance_mm, coordinates, order=1, mode="constant",
+                                         cval=DISTANCE_LIMIT_MM) < 0.0
+        return inside
+
+
+def sample_label(mask: Volume, box: Box, label: int, curve: Curve, rows: slice) -> np.ndarray:
+    """Sample one label of a mask, which has this bounding box, once: (R, COLUMNS, SLICES) bool."""
+    return LabelSurface.of(mask, box, label).sample(curve, rows)
 
 
 def signed_distance(mask: Volume, box: Box, label: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,10 @@ below the pedicle show the wall that the pedicle hides in others; and sideways l
 processes. A wall is modelled as a profile over rows plus a profile across, both robust.
 """
 
-import warnings
-
 import numpy as np
+
+from straighten.morphology import bounding_box, dilate
+from straighten.robust import quantile, theil_sen_slope
 
 CANAL_HALF_WIDTH_MM = 4    # columns behind the core that the canal keeps free
 CANAL_INSIDE_MM = 8.0      # behind the posterior wall one is inside the canal (13 to 20 mm deep)
@@ -37,13 +38,11 @@ def extract_body(vertebra: np.ndarray) -> np.ndarray:
     Returns:
         Bool array of the same shape; empty where the mask holds no body.
     """
-    from scipy.ndimage import find_objects
-
     body = np.zeros_like(vertebra, dtype=bool)
-    box = find_objects(vertebra.astype(np.uint8))
-    core = find_core(vertebra[box[0]]) if box else None
+    box = bounding_box(vertebra)
+    core = None if box is None else find_core(vertebra[box])
     if core is not None:
-        body[box[0]] = _body_at(vertebra[box[0]], core)
+        body[box] = _body_at(vertebra[box], core)
     return body
 
 
@@ -99,7 +98,7 @@ def _canal_line(mask: np.ndarray, column: int, canal: slice) -> np.ndarray:
     """Return the posterior wall on the midline as a straight line: its column in each row, (rows,)."""
     runs = mask[:, column:, canal]
     end = column + np.where(runs.all(axis=1), runs.shape[1], np.argmin(runs, axis=1)).astype(float)
-    wall = _quantile(np.where(runs[:, 0], end, np.nan), 0.5, axis=1, least=1)
+    wall = quantile(np.where(runs[:, 0], end, np.nan), 0.5, axis=1, least=1)
     if np.isfinite(wall).sum() < LEAST_VISIBLE_ROWS:
         return np.full(mask.shape[0], float(mask.shape[1]))
     leaning = _lean(wall)
@@ -108,11 +107,7 @@ def _canal_line(mask: np.ndarray, column: int, canal: slice) -> np.ndarray:
 
 def _lean(wall: np.ndarray) -> np.ndarray:
     """Return how far a wall (rows,) leans in each row, from row 0; a robust straight line through it."""
-    from scipy.stats import theilslopes
-
-    rows = np.flatnonzero(np.isfinite(wall))
-    slope = float(np.clip(theilslopes(wall[rows], rows)[0], -WALL_SLOPE, WALL_SLOPE))
-    return slope * np.arange(wall.size)
+    return float(np.clip(theil_sen_slope(wall), -WALL_SLOPE, WALL_SLOPE)) * np.arange(wall.size)
 
 
 def _cut_beside(mask: np.ndarray, core: tuple[int, int]) -> np.ndarray:
@@ -158,9 +153,9 @@ def wall_model(visible: np.ndarray, free: slice) -> np.ndarray:
         it where they can be seen.
     """
     seen = np.where(np.isfinite(visible), visible, np.nan)
-    by_row = _quantile(seen[:, free], 0.5, axis=1, least=1)
+    by_row = quantile(seen[:, free], 0.5, axis=1, least=1)
     by_row = _smooth(_fill(_without_endplates(by_row)))
-    across = _quantile(seen - by_row[:, None], VISIBLE_QUANTILE, axis=0, least=LEAST_VISIBLE_ROWS)
+    across = quantile(seen - by_row[:, None], VISIBLE_QUANTILE, axis=0, least=LEAST_VISIBLE_ROWS)
     highest = np.nanmax(np.append(across[free], 0.0)) + WALL_BULGE_MM
     return by_row[:, None] + _rounded(np.minimum(_fill(across), highest), free)[None, :]
 
@@ -192,14 +187,6 @@ def _inside(visible: np.ndarray, model: np.ndarray, length: int) -> np.ndarray:
     return np.arange(length)[None, :, None] < np.rint(wall)[:, None, :]
 
 
-def _quantile(values: np.ndarray, quantile: float, axis: int, least: int) -> np.ndarray:
-    """Return a quantile of the finite values along an axis, NaN where there are fewer than `least`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # nothing but NaN
-        found = np.nanquantile(values, quantile, axis=axis)
-    return np.where(np.isfinite(values).sum(axis=axis) >= least, found, np.nan)
-
-
 def _fill(profile: np.ndarray) -> np.ndarray:
     """Fill NaN from the neighbours, linearly."""
     known = np.flatnonzero(np.isfinite(profile))
@@ -217,14 +204,15 @@ def _smooth(profile: np.ndarray) -> np.ndarray:
 
 def _give_back_scraps(whole: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Return to the body the parts cut off that hardly stand out: its own rough surface."""
-    from scipy.ndimage import binary_dilation, label
+    from scipy.ndimage import label
 
     rest = whole & ~body
     parts, count = label(rest)
     if count == 0:
         return body
-    far = np.unique(parts[rest & ~binary_dilation(body, iterations=SCRAP_MM)])
-    return whole & ~np.isin(parts, far[far > 0])
+    stands_out = np.zeros(count + 1, bool)
+    stands_out[parts[rest & ~dilate(body, SCRAP_MM)]] = True
+    return whole & ~stands_out[parts]
 
 
 def _cut_wide(body: np.ndarray) -> np.ndarray:
@@ -243,8 +231,7 @@ def _without_spikes(body: np.ndarray) -> np.ndarray:
     Slice by slice, so that a collapsed body stays, however low it is.
     """
     import cv2
-    from scipy.ndimage import binary_dilation
 
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (SPIKE_MM, SPIKE_MM))
     thick = np.stack([cv2.morphologyEx(rows, cv2.MORPH_OPEN, disc) for rows in body.astype(np.uint8)])
-    return body & binary_dilation(thick, iterations=SPIKE_REACH_MM)
+    return body & dilate(thick.astype(bool), SPIKE_REACH_MM)
