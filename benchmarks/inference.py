@@ -6,7 +6,9 @@ The plain loop does what the published inference does: volumes are unpacked as f
 vertebra its slices go through the network one at a time. The network of `inference_cpu` is the published one
 (256 columns, random weights: its cost does not depend on them), in the plain loop with its plain layers and
 spectral norms that are worked out for every slice. That of `inference_default_cpu` is the shipped one, both
-planes fused. Both sides share the code that turns what was drawn into volumes.
+planes fused. Both sides share the code that turns what was drawn into volumes. The plain loop has all cores
+for its one network; the fast side is eval_3d_sagittal_twostage.py with `--jobs`, on the CPU, the start of its
+processes included, or one process on a GPU.
 """
 
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from benchmarks.comparison import Row, Settings, run_benchmark, seconds
 from benchmarks.phantom_data import PhantomData, phantom_data
 from util.cli import run_script
 from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
+from util.stage import run_stage
 from util.steps import ROOT
 from util.vertebrae import split_case
 from util.volume import STRAIGHTENED_SHAPE, Volume, crop_columns, pad_columns, read_volume, write_volume
@@ -41,13 +44,14 @@ class Network:
     Attributes:
         stage: name of its row, to which the device is added.
         checkpoints: one per plane.
-        vertebrae: that both sides work on, on the CPU; a GPU's fast side works on all there are.
+        plain_vertebrae, fast_vertebrae: that each side works on, on the CPU; a GPU's fast side works on all.
         cpu_batch_slices: those of the published network overflow the caches sooner.
     """
 
     stage: str
     checkpoints: tuple[Path, ...]
-    vertebrae: int
+    plain_vertebrae: int
+    fast_vertebrae: int
     cpu_batch_slices: int
     is_published: bool
 
@@ -58,8 +62,8 @@ def measure(settings: Settings) -> list[Row]:
     shipped = tuple(ROOT / "weights" / f"phantom_{plane}.safetensors" for plane in ("sagittal", "coronal"))
     published = (published_checkpoint(settings.scratch),)
     return [compare(network, data, settings)
-            for network in (Network("inference", published, 1, 2, True),
-                            Network("inference_default", shipped, 6, 16, False))]
+            for network in (Network("inference", published, 1, 4, 1, True),
+                            Network("inference_default", shipped, 6, 24, 16, False))]
 
 
 def published_checkpoint(scratch: Path) -> Path:
@@ -78,41 +82,49 @@ def published_checkpoint(scratch: Path) -> Path:
 
 def compare(network: Network, data: PhantomData, settings: Settings) -> Row:
     """Time both sides once, since each works for many seconds, and compare their volumes."""
-    from models.case_synthesis import synthesize_cases
+    from models.case_synthesis import synthesize_case, synthesize_cases
 
     kind = "gpu" if settings.device.startswith("cuda") else "cpu"
     cases = data.cases()
-    few = cases[1::len(cases) // network.vertebrae][:network.vertebrae]
-    many = few if kind == "cpu" else cases
+    many = cases if kind == "gpu" else spread(cases, network.fast_vertebrae)
+    few = spread(many, network.plain_vertebrae)
     fast = synthesis_settings(network, data, settings, "fast")
     plain = synthesis_settings(network, data, settings, "plain")
 
-    def run_fast(chosen: Sequence[str]) -> None:
-        for _, written in synthesize_cases(fast, "", chosen):
-            written.result()
+    def run_fast() -> None:
+        jobs = settings.jobs if kind == "cpu" else 1
+        status = run_stage(network.stage, partial(synthesize_case, fast, ""), many, lambda case: False,
+                           jobs=jobs, together=partial(synthesize_cases, fast, ""))
+        assert status == 0
 
     if kind == "gpu":
-        run_fast(many)  # what a GPU sets up once is not measured
-    fast_s = seconds(lambda: run_fast(many), settings.device) / len(many)
+        run_fast()  # what a GPU sets up once is not measured
+    fast_s = seconds(run_fast, settings.device) / len(many)
     planes = plain_models(network, settings.device)
     plain_s = seconds(lambda: run_plain(planes, plain, few), settings.device) / len(few)
     grey_levels, label_share = differences(plain.output, fast.output, few)
     return Row(f"{network.stage}_{kind}", plain_s, fast_s, "vertebra",
                grey_levels <= GREY_LEVELS and label_share <= LABEL_SHARE,
                f"at most {grey_levels} of 255 grey levels, {label_share:.0e} of the label differ",
-               {"vertebrae": len(many), "planes": len(planes), "batch_slices": fast.batch_slices})
+               {"vertebrae": len(many), "planes": len(planes), "jobs": settings.jobs if kind == "cpu" else 1,
+                "batch_slices": fast.batch_slices or "by device"})
+
+
+def spread(cases: Sequence[str], count: int) -> list[str]:
+    """Return so many of the cases, evenly spread."""
+    return [cases[len(cases) * place // count] for place in range(count)]
 
 
 def synthesis_settings(network: Network, data: PhantomData, settings: Settings,
                        side: str) -> "SynthesisSettings":
     """Return what to synthesize, and where to."""
-    from models.case_synthesis import BATCH_SLICES, SynthesisSettings
+    from models.case_synthesis import SynthesisSettings
 
     output = settings.scratch / f"{network.stage}_{side}"
     on_cpu = settings.device == "cpu"
     return SynthesisSettings(data.dataroot, output, network.checkpoints, data.heatmaps,
                              heights="head" if network.is_published else "agreed", device=settings.device,
-                             batch_slices=network.cpu_batch_slices if on_cpu else BATCH_SLICES["cuda"])
+                             batch_slices=network.cpu_batch_slices if on_cpu else None)
 
 
 def plain_models(network: Network, device: str) -> list["PlaneModel"]:

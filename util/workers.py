@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 8
 PATIENCE_SECONDS = 120  # without an answer, until it is looked whether there are workers still
 TRIES = 2              # of a case whose local workers die; a cluster has its own allowed-failures
+# What Dask sets otherwise also makes malloc give memory back at once, which doubles the time of networks.
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+                 "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 START_WORKERS = "dask worker {address} --nthreads 1 --nworkers <number>"
 
 
@@ -39,7 +42,7 @@ def local_workers(count: int) -> Iterator["Client"]:
     from distributed import Client, LocalCluster
 
     settings = {"distributed.scheduler.allowed-failures": TRIES - 1,
-                "distributed.nanny.pre-spawn-environ.ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": 1}
+                "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_COUNTS, 1)}
     with dask.config.set(settings), ExitStack() as stack:
         with _ignored_interrupts():
             cluster = stack.enter_context(LocalCluster(
