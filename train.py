@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     results.write_validation(
                         *validate(model.generator, slices.test, options.batch_size, device))
                     run.save()
-                stop.is_set = world.any(stop.is_set)
-                if stop.is_set or run.step - results.start == options.stop_after:
+                if stop.agreed(world) or run.step - results.start == options.stop_after:
                     break
         world.first(run.save)
         world.first(results.close)  # torchrun ends all once one has left a run before its end

@@ -15,6 +15,7 @@ from types import FrameType
 
 from data.aligned_dataset import Draw, epoch_batches
 from data.slice_cache import SliceStore
+from util.distributed import World
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.is_set, self._since = False, 0.0
+
+    def agreed(self, world: World) -> bool:
+        """Tell whether any process of the run was asked to stop; then every one was.
+
+        A request that comes while they agree is kept for the next time.
+        """
+        agreed = world.any(self.is_set)
+        if agreed:
+            self.is_set = True
+        return agreed
 
     def __enter__(self) -> "StopRequest":
         caught = signal.SIGINT, signal.SIGTERM
