@@ -228,3 +228,14 @@ def test_the_same_signal_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -
             assert stop.is_set
         now[0] = 12.0
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_request_to_stop_that_comes_while_processes_agree_is_kept() -> None:
+    class Slow(World):
+        def any(self, flag: bool) -> bool:
+            signal.raise_signal(signal.SIGTERM)  # after the flag was read, before the answer is there
+            return flag
+
+    with StopRequest() as stop:
+        assert not stop.agreed(Slow())
+        assert stop.agreed(World())
