@@ -27,7 +27,7 @@ from util.volume import (
     STRAIGHTENED_CENTRE,
     STRAIGHTENED_SHAPE,
     Volume,
-    crop_columns,
+    pad_columns,
     read_ct_and_mask,
     read_mask,
     write_volume,
@@ -215,9 +215,7 @@ def _cut(spine: np.ndarray, centre: np.ndarray) -> np.ndarray:
     half_columns, half_slices = CONTENT_COLUMNS // 2, STRAIGHTENED_SHAPE[2] // 2
     content = spine[row - HALF_ROWS:row + HALF_ROWS, column - half_columns:column + half_columns,
                     side - half_slices:side + half_slices]
-    volume: np.ndarray = np.zeros(STRAIGHTENED_SHAPE, np.uint8, order="F")
-    crop_columns(volume, CONTENT_COLUMNS)[...] = content
-    return volume
+    return pad_columns(content, STRAIGHTENED_SHAPE[1])
 
 
 def _paint(bodies: dict[int, Body], rows: slice) -> np.ndarray:

@@ -245,8 +245,11 @@ def crop_columns(array: np.ndarray, columns: int, axis: int = 1) -> np.ndarray:
 
 
 def pad_columns(array: np.ndarray, columns: int, axis: int = 1) -> np.ndarray:
-    """Undo `crop_columns`: zeros on either side along an axis."""
-    missing = columns - array.shape[axis]
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (missing // 2, missing - missing // 2)
-    return np.pad(array, widths)
+    """Undo `crop_columns`: zeros on either side along an axis; in the order in which NIfTI stores voxels."""
+    shape = list(array.shape)
+    missing, shape[axis] = columns - shape[axis], columns
+    inside = [slice(None)] * array.ndim
+    inside[axis] = slice(missing // 2, missing // 2 + array.shape[axis])
+    padded = np.zeros(shape, array.dtype, order="F")
+    padded[tuple(inside)] = array
+    return padded
