@@ -24,13 +24,7 @@ SMALL = ["--ngf=4", "--ndf=4", "--crop_cols=64", "--batch_size=3", "--gpu_ids=-1
          "--max_steps=3", "--val_freq=3"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

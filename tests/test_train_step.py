@@ -1,7 +1,6 @@
 """The fast training step: equal to the plain one, without waiting for the device, resumable, compiled."""
 
 from argparse import Namespace
-from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 
@@ -26,13 +25,7 @@ SMALL = ("--ngf=4", "--ndf=4")
 WAITS = ("local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh")  # or copies from the host
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model_with_batch(*flags: str, batch: int = 2) -> Pix2PixModel:

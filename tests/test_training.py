@@ -39,13 +39,7 @@ SMALL = ["--ngf=8", "--ndf=4", "--crop_cols=64", "--batch_size=2", "--gpu_ids=-1
          "--log_freq=1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
