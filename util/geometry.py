@@ -120,14 +120,20 @@ def gather_rows(images: Tensor, row_map: Tensor, fill: float) -> Tensor:
 
     Args:
         images: (B, C, R, W).
-        row_map: (B, R) source rows, -1 for none.
+        row_map: (B, N) source rows, -1 for none.
         fill: value of rows without a source.
 
     Returns:
-        (B, C, R, W).
+        (B, C, N, W).
     """
-    index = row_map.clamp_min(0)[:, None, :, None].expand(-1, images.shape[1], -1, images.shape[3])
-    return images.gather(2, index).masked_fill(row_map[:, None, :, None] == NOTHING, fill)
+    batch, channels, rows, columns = images.shape
+    missing = row_map == NOTHING                                                   # (B, N)
+    own = torch.arange(row_map.shape[1], device=images.device).clamp_max(rows - 1)
+    source = torch.where(missing, own, row_map)  # rows to be filled: spread, else their gradients would queue
+    first = rows * torch.arange(batch * channels, device=images.device).view(batch, channels, 1)
+    index = (first + source[:, None]).flatten()    # whole rows lie together in memory and are copied as such
+    taken = images.reshape(-1, columns).index_select(0, index).view(batch, channels, -1, columns)
+    return taken.masked_fill_(missing[:, None, :, None], fill)
 
 
 def compose(original: Tensor, generated: Tensor, top: Tensor, bottom: Tensor, height: Tensor,
