@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from data.augmentation import Augmentation, augment
-from data.slice_input import RawSlices, build_slice_input, build_slice_truth
+from data.slice_input import RawSlices, SliceInput, SliceTruth, build_slice_input, build_slice_truth
 from models.base_model import BaseModel, set_requires_grad
 from models.discriminator import Discriminators
 from models.generator import build_generator
 from models.generator_output import GeneratorOutput
 from models.losses import ObjectiveWeights, edge_loss, gan_loss, masked_l1, relative_height_loss, soft_dice
+from models.recorded_step import RecordedStep
 from util.geometry import compose
 
 BETA2 = 0.999
@@ -49,6 +50,7 @@ class Pix2PixModel(BaseModel):
         torch.manual_seed(options.seed)
         self.weights = objective_weights(options)
         self.amp = options.amp
+        self.recorded: RecordedStep | None = None
         betas = (options.beta1, BETA2)
         self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
         self.add_network("generator", self.generator, options.lr, betas)
@@ -81,7 +83,26 @@ class Pix2PixModel(BaseModel):
         self.body = raw.body.float()                                             # (B, 1, R, C) original frame
 
     def optimize_parameters(self) -> None:
-        """Take one step: discriminators on the detached result, then the generator against them."""
+        """Take one step with the batch that was set; on a GPU of one process by a recording."""
+        if self.device.type != "cuda" or self.world.size > 1:
+            self.losses = self._take_step(*self.seen, *self.truth, self.body)
+            return
+        if self.recorded is None:
+            self.recorded = RecordedStep(self._take_step, self.device)
+        self.losses = self.recorded(*self.seen, *self.truth, self.body)
+
+    def _take_step(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Teach the discriminators on the detached result, then the generator against them.
+
+        Args:
+            batch: fields of a SliceInput, those of a SliceTruth, and the body.
+
+        Returns:
+            The losses.
+        """
+        fields = len(SliceInput._fields)
+        self.seen, self.truth = SliceInput(*batch[:fields]), SliceTruth(*batch[fields:-1])
+        self.body = batch[-1]
         with self._autocast():
             output = self.passes["generator"](self.seen)
         output = GeneratorOutput(*(result.float() for result in output))
@@ -90,7 +111,7 @@ class Pix2PixModel(BaseModel):
         if self.discriminators is not None:
             self._step_discriminators(composed.detach(), output.body.detach())
         self._step_generator(output, composed)
-        self.losses = self.world.mean(self.losses, self.share)
+        return self.world.mean(self.losses, self.share)
 
     def _step_discriminators(self, composed: Tensor, body: Tensor) -> None:
         """Teach the discriminators to tell real from restored; both go through in one batch."""
