@@ -44,7 +44,7 @@ class BaseModel(ABC):
         What is saved and validated is the network itself, so weights bear the same names, compiled or not.
         """
         self.networks[name] = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.passes[name] = torch.compile(network) if self.compiles else network
+        self.passes[name] = torch.compile(network, dynamic=False) if self.compiles else network
         self.optimizers[name] = torch.optim.Adam(network.parameters(), self._own_rate(rate), betas,
                                                  fused=True, capturable=self.device.type == "cuda")
 

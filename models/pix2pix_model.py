@@ -6,6 +6,7 @@ with like. The mask is judged in the opened frame. Heights are learned by their 
 """
 
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -51,6 +52,7 @@ class Pix2PixModel(BaseModel):
         self.weights = objective_weights(options)
         self.amp = options.amp
         self.recorded: RecordedStep | None = None
+        self.whole = 0  # slices of a whole batch
         betas = (options.beta1, BETA2)
         self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
         self.add_network("generator", self.generator, options.lr, betas)
@@ -73,7 +75,7 @@ class Pix2PixModel(BaseModel):
             augmentation: how the slices change first.
             share: of the step's batch that this is; the rest is with the other processes.
         """
-        self.share = share
+        self.share, self.whole = share, max(self.whole, len(raw.ct))
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
@@ -104,7 +106,7 @@ class Pix2PixModel(BaseModel):
         self.seen, self.truth = SliceInput(*batch[:fields]), SliceTruth(*batch[fields:-1])
         self.body = batch[-1]
         with self._autocast():
-            output = self.passes["generator"](self.seen)
+            output = self._as_called("generator")(self.seen)
         output = GeneratorOutput(*(result.float() for result in output))
         composed = self.compose_true(output.ct)
         self.losses = {}
@@ -171,7 +173,7 @@ class Pix2PixModel(BaseModel):
                 if parametrize.is_parametrized(module):
                     _ = module.weight  # the spectral norm, in float32, once for this pass
             with self._autocast():
-                logits = self.passes["discriminators"](
+                logits = self._as_called("discriminators")(
                     central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
                     central_rows(body, IMAGE_ROWS))
         return [each.float() for each in logits]
@@ -180,6 +182,10 @@ class Pix2PixModel(BaseModel):
         """Close the gap at the true height: (B, 1, R, C) of the opened frame to the original frame."""
         truth = self.truth
         return compose(truth.ct, generated, truth.top, truth.bottom, truth.bottom - truth.top)
+
+    def _as_called(self, name: str) -> Callable[..., Any]:
+        """Return a network as a step calls it; an epoch's last, smaller batch is not worth compiling for."""
+        return (self.passes if len(self.body) == self.whole else self.networks)[name]
 
     def _autocast(self) -> AbstractContextManager[None]:
         """Return the context in which convolutions run in bfloat16, if --amp wants it."""
