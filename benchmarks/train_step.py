@@ -80,8 +80,8 @@ def settled_model(options: Namespace, device: str) -> "Pix2PixModel":
 def settle(model: "Pix2PixModel") -> None:
     """Take steps of every spectral norm's power iteration until it stands."""
     import torch
-    from torch.nn.utils import parametrize
 
+    from models.discriminator import NormalisedConv
     from models.layers import SpectralConv
 
     with torch.no_grad():
@@ -89,8 +89,8 @@ def settle(model: "Pix2PixModel") -> None:
             for _ in range(SETTLING_PASSES):
                 if isinstance(module, SpectralConv):
                     module.weight()
-                elif parametrize.is_parametrized(module):
-                    _ = module.weight
+                elif isinstance(module, NormalisedConv):
+                    module.norm()
 
 
 def in_plain_order(network: "nn.Module") -> Any:

@@ -4,10 +4,44 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn import functional
 
 BOX_PIXELS = 64   # side of the window around the target; holds 40 rows and the widest body's columns
 BLANK = -1.0      # outside the target's box
+FIRST_ITERATIONS = 15  # of a fresh layer's norm
+
+
+class NormalisedConv(nn.Conv2d):
+    """A 4x4 convolution divided by its spectral norm (Miyato et al. 2018, arXiv:1802.05957).
+
+    The norm is that of the weights as they lie in memory, channels last, so that they need not be copied for
+    it, and it is worked out within the layer, so that a compiled network holds it. In full precision always.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 4, stride, padding=1)
+        self.left: Tensor
+        self.register_buffer("left", functional.normalize(torch.randn(out_channels), dim=0))
+        with torch.no_grad():
+            for _ in range(FIRST_ITERATIONS):
+                self.norm()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, in_channels, R, C) to (B, out_channels, R / 2, C / 2), or R - 1, C - 1 at stride 1."""
+        with torch.autocast(features.device.type, enabled=False):
+            weight = self.weight / self.norm()
+        return self._conv_forward(features, weight, self.bias)
+
+    def norm(self) -> Tensor:
+        """Return the greatest singular value; in training this takes a step of power iteration towards it."""
+        matrix = self.weight.permute(0, 2, 3, 1).flatten(1)                        # (out, 16 in)
+        right = functional.normalize(matrix.detach().t() @ self.left, dim=0)
+        product = matrix @ right                                                   # (out,)
+        if not self.training:
+            return self.left @ product
+        left = functional.normalize(product.detach(), dim=0)
+        self.left.copy_(left)
+        return left @ product
 
 
 class PatchDiscriminator(nn.Module):
@@ -23,9 +57,8 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if index < 3 else 1
-            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride, padding=1)),
-                       nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1)))
+            layers += [NormalisedConv(before, after, stride), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, NormalisedConv(widths[-1], 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, in_channels, R, C) to logits (B, 1, R / 8 - 2, C / 8 - 2)."""

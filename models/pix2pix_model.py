@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from data.augmentation import Augmentation, augment
 from data.slice_input import RawSlices, SliceInput, SliceTruth, build_slice_input, build_slice_truth
@@ -167,15 +166,10 @@ class Pix2PixModel(BaseModel):
             mask: (B, 1, R, C) body, opened frame.
             body: (B, 1, R, C) true body, original frame.
         """
-        assert self.discriminators is not None
-        with parametrize.cached():
-            for module in self.discriminators.modules():
-                if parametrize.is_parametrized(module):
-                    _ = module.weight  # the spectral norm, in float32, once for this pass
-            with self._autocast():
-                logits = self._as_called("discriminators")(
-                    central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
-                    central_rows(body, IMAGE_ROWS))
+        with self._autocast():
+            logits = self._as_called("discriminators")(
+                central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
+                central_rows(body, IMAGE_ROWS))
         return [each.float() for each in logits]
 
     def compose_true(self, generated: Tensor) -> Tensor:

@@ -133,6 +133,10 @@ class RunState:
         if set(state["model"]["networks"]) != set(self.model.networks):
             raise InputError("--continue_train: expected the same networks, found --lambda_gan switched "
                              "between 0 and another weight; repeat the flags of the run")
+        if any(state["model"]["networks"][name].keys() != network.state_dict().keys()
+               for name, network in self.model.networks.items()):
+            raise InputError("--continue_train: expected the networks of this version of the software, found "
+                             "others; start without --continue_train, or go on with the version that began")
         if state["cases"] != self.cases:
             print("warning: --continue_train: the vertebrae to learn from have changed; the run goes on, but "
                   "not as it would have", file=sys.stderr)

@@ -8,7 +8,7 @@ import torch
 
 from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention, GapAttention, gap_rows, touches_gap
-from models.discriminator import BOX_PIXELS, Discriminators, PatchDiscriminator, crop_to_box
+from models.discriminator import BOX_PIXELS, Discriminators, NormalisedConv, PatchDiscriminator, crop_to_box
 from models.generator import GENERATORS, build_generator
 from models.layers import row_offset
 from models.residual_generator import height_rows
@@ -44,6 +44,22 @@ def wake(network: torch.nn.Module) -> torch.nn.Module:
         for _ in range(10):
             network(painted_input(1))
     return network.eval()
+
+
+def test_a_discriminators_layer_has_the_norm_one() -> None:
+    torch.manual_seed(0)
+    layer = NormalisedConv(6, 9, stride=2)
+    for _ in range(400):
+        layer.norm()
+    greatest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)
+    assert layer.norm().item() == pytest.approx(greatest.item(), rel=1e-4)
+    layer.norm().backward()   # the gradient of a norm has the norm one
+    assert layer.weight.grad.flatten(1).norm().item() == pytest.approx(1.0, rel=1e-4)
+    before = layer.left.clone()
+    image = torch.randn(2, 6, 16, 12)
+    expected = torch.nn.functional.conv2d(image, layer.weight / greatest, layer.bias, 2, 1)
+    torch.testing.assert_close(layer.eval()(image), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(layer.left, before)
 
 
 def test_published_generator_has_the_published_state() -> None:
