@@ -113,7 +113,7 @@ def solid_body(mask: np.ndarray) -> np.ndarray:
 
     if not mask.any():
         return mask
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = tuple(slice(place.min(), place.max() + 1) for place in mask.nonzero())
     components, _ = ndimage.label(mask[box])
     sizes = np.bincount(components.ravel())
     sizes[0] = 0

@@ -1,8 +1,8 @@
 """NIfTI files, packed and unpacked so that other threads go on meanwhile.
 
-Nibabel packs and unpacks a file in thousands of small pieces, each of which waits for Python's lock: beside a
-busy thread that takes several times as long. A file of moderate size is packed or unpacked in one call instead.
-Large ones are left to nibabel, since one call holds packed and unpacked content at the same time.
+Nibabel packs and unpacks a file in thousands of small pieces, each of which waits for Python's lock: beside
+a busy thread that takes several times as long. A file of moderate size is packed or unpacked in one call
+instead. Large ones are left to nibabel, since one call holds packed and unpacked content at the same time.
 """
 
 import gzip
