@@ -18,6 +18,7 @@ from torch import Tensor
 from data.augmentation import Augmentation, draw_augmentation
 from data.slice_input import draw_training_context, inference_context
 from data.straightened import read_straightened
+from data.volume_layout import row_major
 from util.body_heights import body_measures
 from util.errors import InputError
 from util.geometry import GAP_ROWS, row_extent
@@ -94,16 +95,6 @@ def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop
         heatmap_path(heatmaps, case), ct, straightened_ct(dataroot, case), crop_cols)
     columns = [row_major(crop_columns(array, crop_cols)) for array in (ct.array, label.array)]
     return CaseVolumes(columns[0], columns[1], heat, ct.affine)
-
-
-def row_major(array: np.ndarray) -> np.ndarray:
-    """Return a volume (R, C, Z) as it is, laid out row by row.
-
-    From the order of a file, rows first, this goes by two steps that each stay within the processor's caches.
-    """
-    rows, columns, slices = array.shape
-    lines = torch.from_numpy(np.ascontiguousarray(array.T)).view(-1, rows)             # (Z * C, R)
-    return lines.T.contiguous().view(rows, slices, columns).transpose(1, 2).contiguous().numpy()
 
 
 def _read_heatmap(path: Path, ct: Volume, ct_path: Path, crop_cols: int) -> np.ndarray:

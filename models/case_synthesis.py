@@ -209,10 +209,12 @@ def _steps(reading: "Future[Begun]") -> "Steps[tuple[Synthesis, np.ndarray]]":
 def _write(settings: SynthesisSettings, digest: str, case: str,
            result: "Future[tuple[Synthesis, np.ndarray]]") -> str | None:
     """Write a case's volumes, then its record; return what there is to say about it."""
+    from data.volume_layout import file_order
+
     synthesis, affine = result.result()
     for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
                         (fake_label(settings.output, case), synthesis.scan.label)):
-        write_volume(path, Volume(pad_columns(array, STRAIGHTENED_SHAPE[1]), affine))
+        write_volume(path, Volume(pad_columns(file_order(array), STRAIGHTENED_SHAPE[1]), affine))
     write_json(records.record_path(settings.output, case),
                {"recipe": digest} | records.record_of(case, synthesis))
     return records.remark(synthesis)
