@@ -24,6 +24,7 @@ def create_model(options: Namespace, device: str, world: World = ALONE) -> "Pix2
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it; CPUs are not affected
+    torch.backends.cudnn.benchmark = True  # shapes stay the same, so the quickest kernels are worth a search
     model = Pix2PixModel(options, device)
     model.world = world
     return model

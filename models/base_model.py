@@ -44,14 +44,22 @@ class BaseModel(ABC):
         What is saved and validated is the network itself, so weights bear the same names, compiled or not.
         """
         self.networks[name] = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.passes[name] = torch.compile(network) if self.compiles else network
-        self.optimizers[name] = torch.optim.Adam(network.parameters(), rate, betas, fused=True)
+        self.passes[name] = torch.compile(network, dynamic=False) if self.compiles else network
+        self.optimizers[name] = torch.optim.Adam(network.parameters(), self._own_rate(rate), betas,
+                                                 fused=True, capturable=self.device.type == "cuda")
+
+    def _own_rate(self, rate: float) -> float | Tensor:
+        """Return a learning rate as an optimiser keeps it: on a GPU where a recorded step reads it anew."""
+        return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of every optimiser."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     def summary(self) -> str:
         """Return the networks' names and how many numbers each learns."""
@@ -64,11 +72,13 @@ class BaseModel(ABC):
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`, also of a run whose optimisers were not fused yet."""
+        """Undo `state`, also of a run on another device, or whose optimisers were not fused yet."""
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
             saved = state["optimizers"][name]
-            groups = [group | {"fused": True, "foreach": None} for group in saved["param_groups"]]
+            own = {"fused": True, "foreach": None, "capturable": self.device.type == "cuda"}
+            groups = [group | own | {"lr": self._own_rate(float(group["lr"]))}
+                      for group in saved["param_groups"]]
             self.optimizers[name].load_state_dict(saved | {"param_groups": groups})
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.patch_pairs import NORM_FLOOR, PATCH, fuse, inverse_patch_lengths, paste, patch_products
+from models import patch_matrices, patch_pairs
+from models.patch_pairs import NORM_FLOOR, PATCH
 from util.geometry import GAP_ROWS
 
 SOFTMAX_SCALE = 10.0
@@ -72,12 +73,13 @@ class ContextualAttention(nn.Module):
 
     def _rebuild(self, features: Tensor, gap: Tensor) -> Tensor:
         """Be `forward`, the precision settled."""
+        way = patch_matrices if features.is_cuda else patch_pairs
         half = features[:, :, ::2, ::2]                                            # (B, C, R/2, W/2)
-        scores = fuse(patch_products(half) * inverse_patch_lengths(half)[:, None, None])
+        scores = way.fuse(way.patch_scores(half))
         excluded = touches_gap(sample_gap(gap, gap.shape[2] // half.shape[2]))     # (B, N)
         kept = (~excluded).to(half.dtype).view(-1, 1, 1, *half.shape[2:])
         weights = scores.mul_(SOFTMAX_SCALE * kept).flatten(3).softmax(3)          # (B, R/2, W/2, N)
-        return paste(features, weights.view_as(scores), kept)
+        return way.paste(features, weights.view(scores.shape), kept)
 
 
 class GapAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""Every patch of an image against every other, at a fraction of the multiplications.
+"""Every patch of an image against every other, at a fraction of the multiplications: what suits a processor.
 
 Neighbouring patches share pixels, so do neighbouring pairs of patches. What contextual attention does with
 pairs (Yu et al. 2018, arXiv:1801.07892) is therefore done with pixels and blocks, and summed along the
@@ -117,6 +117,11 @@ def patch_products(features: Tensor) -> Tensor:
     products = DiagonalSums.apply(products, (len(products), -1), stages)
     pairs = products.unflatten(2, (rows, columns)).unflatten(1, (rows, columns))
     return pairs[:, 1:-1, 1:-1, 1:-1, 1:-1]
+
+
+def patch_scores(features: Tensor) -> Tensor:
+    """Return `patch_products`, the second patch of unit length: (B, C, R, W) -> (B, R, W, R, W)."""
+    return patch_products(features) * inverse_patch_lengths(features)[:, None, None]
 
 
 def fuse(scores: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ with like. The mask is judged in the opened frame. Heights are learned by their 
 """
 
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -15,12 +16,13 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from data.augmentation import Augmentation, augment
-from data.slice_input import RawSlices, build_slice_input, build_slice_truth
+from data.slice_input import RawSlices, SliceInput, SliceTruth, build_slice_input, build_slice_truth
 from models.base_model import BaseModel, set_requires_grad
 from models.discriminator import Discriminators
 from models.generator import build_generator
 from models.generator_output import GeneratorOutput
 from models.losses import ObjectiveWeights, edge_loss, gan_loss, masked_l1, relative_height_loss, soft_dice
+from models.recorded_step import RecordedStep
 from util.geometry import compose
 
 BETA2 = 0.999
@@ -49,6 +51,8 @@ class Pix2PixModel(BaseModel):
         torch.manual_seed(options.seed)
         self.weights = objective_weights(options)
         self.amp = options.amp
+        self.recorded: RecordedStep | None = None
+        self.whole = 0  # slices of a whole batch
         betas = (options.beta1, BETA2)
         self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
         self.add_network("generator", self.generator, options.lr, betas)
@@ -71,7 +75,7 @@ class Pix2PixModel(BaseModel):
             augmentation: how the slices change first.
             share: of the step's batch that this is; the rest is with the other processes.
         """
-        self.share = share
+        self.share, self.whole = share, max(self.whole, len(raw.ct))
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
@@ -81,16 +85,35 @@ class Pix2PixModel(BaseModel):
         self.body = raw.body.float()                                             # (B, 1, R, C) original frame
 
     def optimize_parameters(self) -> None:
-        """Take one step: discriminators on the detached result, then the generator against them."""
+        """Take one step with the batch that was set; on a GPU of one process by a recording."""
+        if self.device.type != "cuda" or self.world.size > 1:
+            self.losses = self._take_step(*self.seen, *self.truth, self.body)
+            return
+        if self.recorded is None:
+            self.recorded = RecordedStep(self._take_step, self.device)
+        self.losses = self.recorded(*self.seen, *self.truth, self.body)
+
+    def _take_step(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Teach the discriminators on the detached result, then the generator against them.
+
+        Args:
+            batch: fields of a SliceInput, those of a SliceTruth, and the body.
+
+        Returns:
+            The losses.
+        """
+        fields = len(SliceInput._fields)
+        self.seen, self.truth = SliceInput(*batch[:fields]), SliceTruth(*batch[fields:-1])
+        self.body = batch[-1]
         with self._autocast():
-            output = self.passes["generator"](self.seen)
+            output = self._as_called("generator")(self.seen)
         output = GeneratorOutput(*(result.float() for result in output))
         composed = self.compose_true(output.ct)
         self.losses = {}
         if self.discriminators is not None:
             self._step_discriminators(composed.detach(), output.body.detach())
         self._step_generator(output, composed)
-        self.losses = self.world.mean(self.losses, self.share)
+        return self.world.mean(self.losses, self.share)
 
     def _step_discriminators(self, composed: Tensor, body: Tensor) -> None:
         """Teach the discriminators to tell real from restored; both go through in one batch."""
@@ -150,7 +173,7 @@ class Pix2PixModel(BaseModel):
                 if parametrize.is_parametrized(module):
                     _ = module.weight  # the spectral norm, in float32, once for this pass
             with self._autocast():
-                logits = self.passes["discriminators"](
+                logits = self._as_called("discriminators")(
                     central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
                     central_rows(body, IMAGE_ROWS))
         return [each.float() for each in logits]
@@ -159,6 +182,10 @@ class Pix2PixModel(BaseModel):
         """Close the gap at the true height: (B, 1, R, C) of the opened frame to the original frame."""
         truth = self.truth
         return compose(truth.ct, generated, truth.top, truth.bottom, truth.bottom - truth.top)
+
+    def _as_called(self, name: str) -> Callable[..., Any]:
+        """Return a network as a step calls it; an epoch's last, smaller batch is not worth compiling for."""
+        return (self.passes if len(self.body) == self.whole else self.networks)[name]
 
     def _autocast(self) -> AbstractContextManager[None]:
         """Return the context in which convolutions run in bfloat16, if --amp wants it."""
