@@ -132,7 +132,7 @@ def _draw_together(wanted: Sequence[Wanted], batch_slices: int) -> list[Drawn]:
     answers: dict[int, Drawn] = {}
     for model in dict.fromkeys(each.model for each in wanted):
         own = [place for place, each in enumerate(wanted) if each.model is model]
-        batches = [wanted[place].raw for place in own]
+        batches = [RawSlices(*(tensor.to(model.device) for tensor in wanted[place].raw)) for place in own]
         raw = RawSlices(*map(torch.cat, zip(*batches, strict=True))) if len(own) > 1 else batches[0]
         counts = [len(wanted[place].raw.ct) for place in own]
         parts = zip(*(tensor.split(counts) for tensor in draw(model, raw, batch_slices)), strict=True)
