@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from models import case_synthesis as synthesis
     from models.synthesis_records import write_table
-    from util.device import choose_device
+    from util.device import choose_device, share_cores
     from util.paths import make_folder
     from util.stage import run_stage
     from util.vertebrae import read_cohort
 
     cohort = read_cohort(args.cohort)
     cases = synthesis.chosen_cases(cohort.cases(None if args.split == "all" else args.split), args.cases)
-    threads = synthesis.share_cores(args.jobs, args.threads)
+    threads = share_cores(args.jobs, args.threads)
     device = args.device if args.scheduler else choose_device(args.device)  # workers choose for themselves
     fractured = cohort.fractured() if args.iterative == "fractured" else {}
     settings = synthesis.SynthesisSettings(

@@ -8,7 +8,8 @@ vertebra its slices go through the network one at a time. The network of `infere
 spectral norms that are worked out for every slice. That of `inference_default_cpu` is the shipped one, both
 planes fused. Both sides share the code that turns what was drawn into volumes. The plain loop has all cores
 for its one network; the fast side is eval_3d_sagittal_twostage.py with `--jobs`, on the CPU, the start of its
-processes included, or one process on a GPU.
+processes included, or one process with several threads on a GPU. `inference_cpu_amp` and `inference_gpu` are
+the published network with `--amp` against the plain loop in full precision.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ import numpy as np
 
 from benchmarks.comparison import Row, Settings, run_benchmark, seconds
 from benchmarks.phantom_data import PhantomData, phantom_data
+from benchmarks.random_published import published_checkpoint
 from util.cli import run_script
 from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
 from util.stage import run_stage
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
     from models.case_synthesis import SynthesisSettings
     from models.plane_model import PlaneModel
 
-SEED = 0
 GREY_LEVELS = 1      # of 255, by which rounding may move a voxel
 LABEL_SHARE = 1e-3   # of the label's voxels, which rounding may move over its threshold
+AMP_MEAN_GREY_LEVELS = 1.0  # of 255, by which bfloat16's eight bits may move a restored voxel on average
+AMP_LABEL_SHARE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -55,59 +58,82 @@ class Network:
     cpu_batch_slices: int
     is_published: bool
 
+    def precisions(self, kind: str) -> tuple[bool, ...]:
+        """Return with which settings of `--amp` it is measured on a kind of device."""
+        if not self.is_published:
+            return (False,)
+        return (True,) if kind == "gpu" else (False, True)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much two results differ, at most in any case.
+
+    Attributes:
+        grey_levels: of any voxel.
+        mean_grey_levels: of the voxels in the restored rows.
+        label_share: of the label's voxels.
+    """
+
+    grey_levels: int
+    mean_grey_levels: float
+    label_share: float
+
+    def judged(self, amp: bool) -> tuple[bool, str]:
+        """Tell whether that is equal, in bfloat16 or in full precision, and in words how it was judged."""
+        label = f"{self.label_share:.0e} of the label differ"
+        mean = f"{self.mean_grey_levels:.1g} of 255 grey levels"
+        if amp:
+            return (self.mean_grey_levels <= AMP_MEAN_GREY_LEVELS and self.label_share <= AMP_LABEL_SHARE,
+                    f"{mean} on average in the restored rows, {label}")
+        return (self.grey_levels <= GREY_LEVELS and self.label_share <= LABEL_SHARE,
+                f"at most {self.grey_levels} of 255 grey levels, {label}")
+
 
 def measure(settings: Settings) -> list[Row]:
     """Time both sides for the published network and for the shipped ones."""
     data = phantom_data(settings.scratch, settings.jobs)
     shipped = tuple(ROOT / "weights" / f"phantom_{plane}.safetensors" for plane in ("sagittal", "coronal"))
     published = (published_checkpoint(settings.scratch),)
-    return [compare(network, data, settings)
-            for network in (Network("inference", published, 1, 4, 1, True),
-                            Network("inference_default", shipped, 6, 24, 16, False))]
+    return [row for network in (Network("inference", published, 1, 2, 1, True),
+                                Network("inference_default", shipped, 2, 12, 16, False))
+            for row in compare(network, data, settings)]
 
 
-def published_checkpoint(scratch: Path) -> Path:
-    """Write a published generator of random weights and return its file."""
-    import torch
-
-    from models.checkpoint import save_generator
-    from models.generator import build_generator
-
-    torch.manual_seed(SEED)
-    path = scratch / "published_random.safetensors"
-    save_generator(path, build_generator("published", 16, True),
-                   {"plane": "sagittal", "crop_cols": STRAIGHTENED_SHAPE[1], "attention": "heatmap"})
-    return path
-
-
-def compare(network: Network, data: PhantomData, settings: Settings) -> Row:
+def compare(network: Network, data: PhantomData, settings: Settings) -> list[Row]:
     """Time both sides once, since each works for many seconds, and compare their volumes."""
-    from models.case_synthesis import synthesize_case, synthesize_cases
-
     kind = "gpu" if settings.device.startswith("cuda") else "cpu"
     cases = data.cases()
     many = cases if kind == "gpu" else spread(cases, network.fast_vertebrae)
     few = spread(many, network.plain_vertebrae)
-    fast = synthesis_settings(network, data, settings, "fast")
+    jobs = settings.jobs if kind == "cpu" else 1
     plain = synthesis_settings(network, data, settings, "plain")
+    planes = plain_models(network, settings.device)
+    plain_s = seconds(lambda: run_plain(planes, plain, few), settings.device) / len(few)
+    rows = []
+    for amp in network.precisions(kind):
+        fast = replace(synthesis_settings(network, data, settings, f"fast{'_amp' * amp}"), amp=amp)
+        fast_s = fast_seconds(fast, network.stage, many, jobs)
+        equal, equality = differences(plain.output, fast.output, few).judged(amp)
+        stage = f"{network.stage}_{kind}" + "_amp" * (amp and kind == "cpu")
+        details = {"vertebrae": len(many), "planes": len(planes), "jobs": jobs, "amp": amp,
+                   "batch_slices": fast.batch_slices or "by device"}
+        rows.append(Row(stage, plain_s, fast_s, "vertebra", equal, equality, details))
+    return rows
 
-    def run_fast() -> None:
-        jobs = settings.jobs if kind == "cpu" else 1
-        status = run_stage(network.stage, partial(synthesize_case, fast, ""), many, lambda case: False,
+
+def fast_seconds(fast: "SynthesisSettings", title: str, cases: Sequence[str], jobs: int) -> float:
+    """Time the script's own course; return seconds per case. What a GPU sets up once is not measured."""
+    from models.case_synthesis import synthesize_case, synthesize_cases
+
+    def run() -> None:
+        status = run_stage(title, partial(synthesize_case, fast, ""), cases, lambda case: False,
                            jobs=jobs, together=partial(synthesize_cases, fast, ""))
         assert status == 0
 
-    if kind == "gpu":
-        run_fast()  # what a GPU sets up once is not measured
-    fast_s = seconds(run_fast, settings.device) / len(many)
-    planes = plain_models(network, settings.device)
-    plain_s = seconds(lambda: run_plain(planes, plain, few), settings.device) / len(few)
-    grey_levels, label_share = differences(plain.output, fast.output, few)
-    return Row(f"{network.stage}_{kind}", plain_s, fast_s, "vertebra",
-               grey_levels <= GREY_LEVELS and label_share <= LABEL_SHARE,
-               f"at most {grey_levels} of 255 grey levels, {label_share:.0e} of the label differ",
-               {"vertebrae": len(many), "planes": len(planes), "jobs": settings.jobs if kind == "cpu" else 1,
-                "batch_slices": fast.batch_slices or "by device"})
+    if fast.device != "cpu":
+        run()
+    return seconds(run, fast.device) / len(cases)
 
 
 def spread(cases: Sequence[str], count: int) -> list[str]:
@@ -169,15 +195,18 @@ def plain_volumes(settings: "SynthesisSettings", case: str, columns: int) -> Any
             images[0].affine)
 
 
-def differences(first: Path, second: Path, cases: Sequence[str]) -> tuple[int, float]:
-    """Return by how much two results differ: most grey levels, and the greatest share of a case's label."""
-    grey_levels, label_share = 0, 0.0
+def differences(first: Path, second: Path, cases: Sequence[str]) -> Difference:
+    """Return by how much two results differ."""
+    found = []
     for case in cases:
-        one, other = (read_volume(fake_ct(folder, case)).array.astype(int) for folder in (first, second))
-        grey_levels = max(grey_levels, int(np.abs(one - other).max()))
-        one, other = (read_volume(fake_label(folder, case)).array for folder in (first, second))
-        label_share = max(label_share, float((one != other).sum() / max((one > 0).sum(), 1)))
-    return grey_levels, label_share
+        labels, other_labels = (read_volume(fake_label(folder, case)).array for folder in (first, second))
+        cts = (read_volume(fake_ct(folder, case)).array.astype(int) for folder in (first, second))
+        apart = np.abs(np.subtract(*cts))
+        restored = (labels == split_case(case)[1]).any(axis=(1, 2))
+        share = (labels != other_labels).sum() / max((labels > 0).sum(), 1)
+        found.append((apart.max(), apart[restored].mean() if restored.any() else 0.0, share))
+    grey_levels, mean_grey_levels, label_share = np.max(found, axis=0).tolist()
+    return Difference(int(grey_levels), mean_grey_levels, label_share)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

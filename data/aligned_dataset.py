@@ -18,6 +18,7 @@ from torch import Tensor
 from data.augmentation import Augmentation, draw_augmentation
 from data.slice_input import draw_training_context, inference_context
 from data.straightened import read_straightened
+from data.volume_layout import row_major
 from util.body_heights import body_measures
 from util.errors import InputError
 from util.geometry import GAP_ROWS, row_extent
@@ -91,14 +92,13 @@ def load_case(dataroot: str | Path, case: str, heatmaps: str | Path | None, crop
     """
     ct, label = read_straightened(dataroot, case)
     heat = None if heatmaps is None else _read_heatmap(
-        heatmap_path(heatmaps, case), ct, straightened_ct(dataroot, case))
-    columns = [np.ascontiguousarray(crop_columns(array, crop_cols)) for array in (ct.array, label.array)]
-    heat = None if heat is None else np.ascontiguousarray(crop_columns(heat, crop_cols))
+        heatmap_path(heatmaps, case), ct, straightened_ct(dataroot, case), crop_cols)
+    columns = [row_major(crop_columns(array, crop_cols)) for array in (ct.array, label.array)]
     return CaseVolumes(columns[0], columns[1], heat, ct.affine)
 
 
-def _read_heatmap(path: Path, ct: Volume, ct_path: Path) -> np.ndarray:
-    """Read a heatmap as uint8, 255 being the strongest evidence."""
+def _read_heatmap(path: Path, ct: Volume, ct_path: Path, crop_cols: int) -> np.ndarray:
+    """Read a heatmap's central columns as uint8, 255 being the strongest evidence."""
     if not path.is_file():
         raise InputError(f"{path}: expected a heatmap, found none; run: {MAKE_HEATMAPS}, "
                          f"or train a generator without by --attention none")
@@ -110,7 +110,8 @@ def _read_heatmap(path: Path, ct: Volume, ct_path: Path) -> np.ndarray:
     if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
         raise InputError(f"{path}: expected values in 0..1, found {low:g}..{high:g}; "
                          f"run: {MAKE_HEATMAPS} --overwrite")
-    return np.rint(heat * 255.0).astype(np.uint8)
+    scaled = crop_columns(heat, crop_cols) * 255.0
+    return row_major(np.rint(scaled, out=scaled).astype(np.uint8))
 
 
 def body_slices(body: np.ndarray, plane: str) -> tuple[int, int]:

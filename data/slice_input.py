@@ -16,7 +16,10 @@ TRAINING_CONTEXT_ROWS = (64, 108)    # drawn anew for each sample and side
 
 
 class RawSlices(NamedTuple):
-    """A batch of slices in the original frame, (B, 1, R, C) uint8 unless said otherwise."""
+    """A batch of slices in the original frame, (B, 1, R, C) uint8 unless said otherwise.
+
+    Inference needs no masks and leaves them without rows.
+    """
 
     ct: Tensor            # 0..255
     body: Tensor          # 0 or 1: the target's body

@@ -118,20 +118,28 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
         UndefinedHeightError: the body was drawn far too high or too low, so nothing worth stretching.
     """
     middle = sum(body.rows) / 2 - 1                    # one row was padded
+    columns, slices = _outer_box((gap.probability > 0.5).any(dim=0).numpy())
+    drawn = gap.probability[:, columns, slices]        # beyond it no row has a body, however it is stretched
     measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
     best, least_mm = factor, np.inf
     for _ in range(ROUNDS):  # whole rows are measured, so that a round may overshoot: the best one is kept
         factor = factor * heights_mm / measured_mm
         if factor.min() < FACTOR_LIMITS[0] or factor.max() > FACTOR_LIMITS[1]:
             raise UndefinedHeightError("would have to be stretched too far")
-        source = _source_rows(middle, _column_factors(body, factor))
-        probability = _body_at(gap.probability, source)
+        source = _source_rows(middle, _column_factors(body, factor)[columns])
+        probability = _body_at(drawn, source)
         measured_mm = third_heights_mm(measure_gap(probability))[:len(THIRDS)]
         error_mm = float(np.abs(measured_mm - heights_mm).max())
         if error_mm < least_mm:
             best, least_mm = factor, error_mm
     source = _source_rows(middle, _column_factors(body, best))
     return DrawnGap(_rows_at(gap.ct, source), _body_at(gap.probability, source))
+
+
+def _outer_box(outline: np.ndarray) -> tuple[slice, slice]:
+    """Return the columns and slices that an outline (C, Z), which is not empty, extends over."""
+    column, index = np.nonzero(outline)
+    return slice(column.min(), column.max() + 1), slice(index.min(), index.max() + 1)
 
 
 def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,8 +35,9 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
     from models.slice_generation import Scan
 
 BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
-READERS, WRITERS = 1, 1  # threads: unpacking and packing leave Python's lock to the networks
-AHEAD, BEHIND = 2, 2     # cases that are read before their turn, or still being written
+# Threads that read, as many that write, and where a GPU has the networks, as many for what lies between them.
+THREADS = {"cpu": 1, "cuda": 4}
+AHEAD, BEHIND = 2, 2  # cases per thread that are read before their turn, or still being written
 
 
 @dataclass(frozen=True)
@@ -112,21 +112,6 @@ def head_doubt(training: dict[str, Any], prior: "HeightPrior | None") -> float:
     return prior.doubt(error_percent / 100) if prior and error_percent else math.inf
 
 
-def share_cores(jobs: int, threads: int | None) -> int | None:
-    """Return the threads of each job, `threads` where given, and make this process safe to fork for several.
-
-    Neither OpenMP's threads nor CUDA outlive a fork: until then there is one thread, and CUDA devices are
-    counted through NVML, which does not start CUDA.
-    """
-    if jobs == 1:
-        return threads
-    import torch
-
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    torch.set_num_threads(1)
-    return threads or max(1, len(os.sched_getaffinity(0)) // jobs)
-
-
 def check_models(settings: SynthesisSettings, *, here: bool) -> None:
     """Load the generators before the first case: where the cases are done, if `here`, else on the CPU.
 
@@ -144,6 +129,13 @@ class Loaded(NamedTuple):
 
     scan: "Scan"
     affine: np.ndarray  # 4x4, of the straightened volume
+
+
+class Begun(NamedTuple):
+    """A case that waits for its first pass."""
+
+    steps: "Steps[Synthesis]"
+    affine: np.ndarray  # as above
 
 
 def synthesize_case(settings: SynthesisSettings, digest: str, case: str) -> str | None:
@@ -168,17 +160,32 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
 
     from models.shared_passes import run_together
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     models = load_models(settings.checkpoints, settings.device, settings.amp)
-    with ThreadPoolExecutor(READERS) as reader, ThreadPoolExecutor(WRITERS) as writer:
-        loaded = ahead(reader, partial(_load, settings, models), cases, AHEAD)
-        tasks = ((case, _steps(settings, models, case, reading)) for case, reading in loaded)
-        batch_slices = settings.batch_slices or BATCH_SLICES[models.planes[0].device.type]
-        results = run_together(tasks, batch_slices)
+    kind = models.planes[0].device.type
+    count, batch_slices = THREADS[kind], settings.batch_slices or BATCH_SLICES[kind]
+    if settings.threads or count > 1:
+        torch.set_num_threads(settings.threads or 1)  # beside several threads, each does its own arithmetic
+    with ThreadPoolExecutor(count) as reader, ThreadPoolExecutor(count) as writer, \
+            ThreadPoolExecutor(count) as pool:
+        loaded = ahead(reader, partial(_begin, settings, models), cases, AHEAD * count)
+        tasks = ((case, _steps(reading)) for case, reading in loaded)
+        results = run_together(tasks, batch_slices, pool if count > 1 else None)
         written = ((case, writer.submit(_write, settings, digest, case, result))
                    for case, result in results)
-        yield from delayed(written, BEHIND)
+        yield from delayed(written, BEHIND * count)
+
+
+def _begin(settings: SynthesisSettings, models: Models, case: str) -> "Begun":
+    """Read a case and do what there is to do before its first pass."""
+    from models.iterative_inference import synthesize
+    from models.shared_passes import begun
+
+    scan, affine = _load(settings, models, case)
+    patient, label = split_case(case)
+    restorable = settings.fractured.get(patient, set()) if settings.iterative == "fractured" else None
+    steps = synthesize(scan, label, models.planes, iterative=settings.iterative != "none",
+                       restorable=restorable, heights=settings.heights, prior=models.prior)
+    return Begun(begun(steps), affine)
 
 
 def _load(settings: SynthesisSettings, models: Models, case: str) -> Loaded:
@@ -192,26 +199,22 @@ def _load(settings: SynthesisSettings, models: Models, case: str) -> Loaded:
     return Loaded(Scan(volumes.ct, volumes.label, heatmap), volumes.affine)
 
 
-def _steps(settings: SynthesisSettings, models: Models, case: str,
-           reading: "Future[Loaded]") -> "Steps[tuple[Synthesis, np.ndarray]]":
+def _steps(reading: "Future[Begun]") -> "Steps[tuple[Synthesis, np.ndarray]]":
     """Synthesize a case that is being read; its result comes with its affine."""
-    from models.iterative_inference import synthesize
-
-    scan, affine = reading.result()
-    patient, label = split_case(case)
-    restorable = settings.fractured.get(patient, set()) if settings.iterative == "fractured" else None
-    result = yield from synthesize(scan, label, models.planes, iterative=settings.iterative != "none",
-                                   restorable=restorable, heights=settings.heights, prior=models.prior)
+    steps, affine = reading.result()
+    result = yield from steps
     return result, affine
 
 
 def _write(settings: SynthesisSettings, digest: str, case: str,
            result: "Future[tuple[Synthesis, np.ndarray]]") -> str | None:
     """Write a case's volumes, then its record; return what there is to say about it."""
+    from data.volume_layout import file_order
+
     synthesis, affine = result.result()
     for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
                         (fake_label(settings.output, case), synthesis.scan.label)):
-        write_volume(path, Volume(pad_columns(array, STRAIGHTENED_SHAPE[1]), affine))
+        write_volume(path, Volume(pad_columns(file_order(array), STRAIGHTENED_SHAPE[1]), affine))
     write_json(records.record_path(settings.output, case),
                {"recipe": digest} | records.record_of(case, synthesis))
     return records.remark(synthesis)

@@ -9,9 +9,9 @@ from models.agreed_height import DrawnGap
 from models.slice_generation import FADE_MM, Scan
 from util.geometry import (
     GAP_ROWS,
+    NOTHING,
     close_gap_maps,
     closed_top,
-    compose,
     gap_top,
     gather_rows,
     opened_body_map,
@@ -25,19 +25,34 @@ def close_gap(scan: Scan, label: int, rows: int, drawn_gap: DrawnGap) -> Scan:
     """Close the gap to `rows` around what was drawn; labels and heatmap move along."""
     old = scan.label == label
     top, bottom = row_extent(old)
-    extent = torch.tensor([top]), torch.tensor([bottom]), torch.tensor([rows])
-    body = (drawn_gap.probability > 0.5).to(torch.uint8)                              # (G, C, Z)
-    new = solid_body(_closed(np.zeros_like(scan.ct), body, extent) > 0)
-    drawn = drawn_gap.ct.clamp(-1.0, 1.0).add(1.0).mul(127.5)
-    share = drawn_share(old.any(axis=0) | new.any(axis=0)) * scan.ct.any(axis=0)      # (C, Z)
-    gap = torch.lerp(stretched_block(scan.ct[top:bottom], rows), drawn, torch.from_numpy(share))
-    ct = _closed(scan.ct, gap.round().to(torch.uint8), extent)
-    outside, _ = close_gap_maps(*extent, len(scan.ct))
-    moved_label, heatmap = (_volume(gather_rows(_flat(array), outside, 0.0), array.shape)
-                            for array in (scan.label, scan.heatmap))
-    _carry_intruders(scan, label, rows, ct, moved_label)
-    moved_label[new & (moved_label == 0)] = label
+    outside, inside = _row_maps(top, bottom, rows, len(scan.ct))
+    restored = np.flatnonzero(inside != NOTHING)                       # rows of the result; N of them
+    drawn_rows = torch.from_numpy(inside[restored] - gap_top(len(scan.ct)))
+    new = solid_body((drawn_gap.probability[drawn_rows] > 0.5).numpy())                # (N, C, Z)
+    drawn = drawn_gap.ct[drawn_rows].clamp(-1.0, 1.0).add(1.0).mul(127.5)
+    outline = old[top:bottom].any(axis=0) | new.any(axis=0)
+    share = torch.from_numpy(drawn_share(outline) * (scan.ct.max(axis=0) > 0))         # (C, Z)
+    gap = torch.lerp(stretched_block(scan.ct[top:bottom], rows)[drawn_rows], drawn, share)
+    ct, moved_label, heatmap = (_moved(array, outside) for array in (scan.ct, scan.label, scan.heatmap))
+    ct[restored] = gap.round().to(torch.uint8).numpy()
+    _carry_intruders(scan, label, (top, bottom), rows, ct, moved_label)
+    free = moved_label[restored] == 0
+    moved_label[restored] = np.where(new & free, np.uint8(label), moved_label[restored])
     return Scan(ct, moved_label, heatmap)
+
+
+def _row_maps(top: int, bottom: int, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two row maps (R,) of `close_gap_maps` for one volume of `count` rows."""
+    extent = torch.tensor([top]), torch.tensor([bottom]), torch.tensor([rows])
+    outside, inside = close_gap_maps(*extent, count)
+    return outside[0].numpy(), inside[0].numpy()
+
+
+def _moved(volume: np.ndarray, row_map: np.ndarray) -> np.ndarray:
+    """Return the rows (R, C, Z) that a map (R,) takes; empty where there is no source."""
+    moved = volume.take(row_map, axis=0, mode="clip")
+    moved[row_map == NOTHING] = 0
+    return moved
 
 
 def drawn_share(outline: np.ndarray) -> np.ndarray:
@@ -68,30 +83,26 @@ def stretched_block(block: np.ndarray, height: int) -> Tensor:
     Returns:
         (G, C, Z) float32 0..255; zero in the gap's other rows.
     """
-    rows = _flat(block).float()                                                       # (1, 1, H, C * Z)
+    rows = torch.from_numpy(block).reshape(1, 1, len(block), -1).float()              # (1, 1, H, C * Z)
     rows = interpolate(rows, size=(height, rows.shape[3]), mode="bilinear", align_corners=False)
     row_map = opened_body_map(torch.tensor([0]), torch.tensor([height]), GAP_ROWS)
     return gather_rows(rows, row_map, 0.0).reshape(GAP_ROWS, *block.shape[1:])
 
 
-def _closed(original: np.ndarray, gap: Tensor, extent: tuple[Tensor, Tensor, Tensor]) -> np.ndarray:
-    """Close a gap (G, C, Z) within a volume (R, C, Z); `extent` is top, bottom and height, (1,) each."""
-    opened = torch.zeros(original.shape, dtype=gap.dtype)
-    first = gap_top(len(original))
-    opened[first:first + GAP_ROWS] = gap
-    return _volume(compose(_flat(original), _flat(opened), *extent, fill=0.0), original.shape)
-
-
-def _carry_intruders(scan: Scan, label: int, rows: int, ct: np.ndarray, moved_label: np.ndarray) -> None:
+def _carry_intruders(scan: Scan, label: int, extent: tuple[int, int], rows: int, ct: np.ndarray,
+                     moved_label: np.ndarray) -> None:
     """Keep the neighbours whole: what of them reaches into the removed rows moves with the rest of them."""
-    top, bottom = row_extent(scan.label == label)
+    top, bottom = extent
     new_top = int(closed_top(torch.tensor(top), torch.tensor(bottom), torch.tensor(rows)))
-    intruders = set(present_labels(scan.label[top:bottom])) - {label}
+    removed = scan.label[top:bottom]
+    intruders = set(present_labels(removed)) - {label}
     for other in intruders:
-        row, column, index = np.nonzero(scan.label == other)
-        is_above = 2 * row.mean() < top + bottom
+        voxels = np.count_nonzero((scan.label == other).reshape(len(ct), -1), axis=1)  # (R,)
+        is_above = 2 * (voxels @ np.arange(len(ct))) / voxels.sum() < top + bottom
+        row, column, index = np.nonzero(removed == other)
+        row = row + top
         new_row = row + (new_top - top if is_above else new_top + rows - bottom)
-        kept = (row >= top) & (row < bottom) & (new_row >= 0) & (new_row < len(ct))
+        kept = (new_row >= 0) & (new_row < len(ct))
         source, target = (row[kept], column[kept], index[kept]), (new_row[kept], column[kept], index[kept])
         ct[target], moved_label[target] = scan.ct[source], other
 
@@ -102,7 +113,7 @@ def solid_body(mask: np.ndarray) -> np.ndarray:
 
     if not mask.any():
         return mask
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = tuple(slice(place.min(), place.max() + 1) for place in mask.nonzero())
     components, _ = ndimage.label(mask[box])
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
@@ -113,19 +124,8 @@ def solid_body(mask: np.ndarray) -> np.ndarray:
 
 def shift_rows(scan: Scan, offset: int) -> Scan:
     """Move a scan down by `offset` rows (up where negative); rows without a source are empty."""
+    if offset == 0:
+        return scan
     none = torch.tensor([0])
-    row_map = replace_rows_map(none, none, torch.tensor([offset]), none, len(scan.ct))
-    ct, label, heatmap = (_volume(gather_rows(_flat(array), row_map, 0.0), array.shape)
-                          for array in (scan.ct, scan.label, scan.heatmap))
-    return Scan(ct, label, heatmap)
-
-
-def _flat(volume: np.ndarray | Tensor) -> Tensor:
-    """Return a volume (R, C, Z) as one image (1, 1, R, C * Z), so that its rows move in one gather."""
-    tensor = torch.from_numpy(np.ascontiguousarray(volume)) if isinstance(volume, np.ndarray) else volume
-    return tensor.reshape(1, 1, len(volume), -1)
-
-
-def _volume(image: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Undo `_flat`."""
-    return image.reshape(shape).numpy()
+    row_map = replace_rows_map(none, none, torch.tensor([offset]), none, len(scan.ct))[0].numpy()
+    return Scan(*(_moved(array, row_map) for array in (scan.ct, scan.label, scan.heatmap)))

@@ -123,7 +123,10 @@ def restore_vertebra(scan: Scan, label: int, models: Sequence[PlaneModel],
 
 def _fused(frames: Sequence[PlaneFrame]) -> DrawnGap:
     """Average what the planes drew, each as far as it can be trusted."""
+    if len(frames) == 1:
+        return DrawnGap(frames[0].ct, frames[0].body)
     trust = torch.stack(torch.broadcast_tensors(*(frame.trust for frame in frames)))  # (planes, 1, C, Z)
     share = trust / trust.sum(0).clamp_min(TINY)
-    return DrawnGap((share * torch.stack([frame.ct for frame in frames])).sum(0),
-                    (share * torch.stack([frame.body for frame in frames])).sum(0))
+    pairs = list(zip(share, frames, strict=True))
+    return DrawnGap(torch.stack([each * frame.ct for each, frame in pairs]).sum(0),
+                    torch.stack([each * frame.body for each, frame in pairs]).sum(0))

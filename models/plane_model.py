@@ -45,14 +45,13 @@ def prepare_for_inference(generator: nn.Module) -> nn.Module:
 
 
 def draw(model: PlaneModel, raw: RawSlices, batch_slices: int) -> Drawn:
-    """Let a generator draw slices, so many at once."""
+    """Let a generator draw slices, so many at once; they lie on its device."""
     first = gap_top(raw.ct.shape[2]) + model.convention.rows_below_height   # such a body lies lower
     gap = slice(first, first + GAP_ROWS)
     results = []
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.amp):
         for chunk in zip(*(tensor.split(batch_slices) for tensor in raw), strict=True):
-            part = RawSlices(*(tensor.to(model.device, non_blocking=True) for tensor in chunk))
-            output = model.generator(build_inference_input(part, model.convention))
+            output = model.generator(build_inference_input(RawSlices(*chunk), model.convention))
             results.append((output.ct[:, 0, gap], output.body[:, 0, gap], output.height_mm))
     ct, probability, heights = (torch.cat(parts).float().cpu() for parts in zip(*results, strict=True))
     return Drawn(ct, probability, heights.reshape(-1) + model.convention.rows_below_height)

@@ -6,7 +6,7 @@ share its passes, `batch_slices` at a time. That number bounds the memory, howev
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -53,12 +53,42 @@ class _Live(Generic[Key, T]):
     wanted: Wanted
 
 
-def run_together(tasks: Iterable[tuple[Key, Steps[T]]], batch_slices: int) -> Iterator[tuple[Key, Future[T]]]:
+def begun(steps: Steps[T]) -> Steps[T]:
+    """Take the first step, which may be work, at once; return the steps as if none had been taken.
+
+    An error is raised at once too.
+    """
+    try:
+        wanted = next(steps)
+    except StopIteration as result:
+        return _ended(result.value)
+    return _continued(steps, wanted)
+
+
+def _ended(result: T) -> Steps[T]:
+    """Want nothing."""
+    return result
+    yield
+
+
+def _continued(steps: Steps[T], wanted: Wanted) -> Steps[T]:
+    """Want once more what was wanted, then go on."""
+    while True:
+        drawn = yield wanted
+        try:
+            wanted = steps.send(drawn)
+        except StopIteration as result:
+            return result.value
+
+
+def run_together(tasks: Iterable[tuple[Key, Steps[T]]], batch_slices: int,
+                 pool: Executor | None = None) -> Iterator[tuple[Key, Future[T]]]:
     """Run many syntheses, as many at the same time as fill a pass.
 
     Args:
         tasks: taken from one by one, as there is room.
         batch_slices: slices that go through a network at once.
+        pool: whose threads take the steps between two passes; without it they are taken one by one.
 
     Yields:
         Each key with the result, or the error that ended its synthesis, as it is there.
@@ -77,7 +107,8 @@ def run_together(tasks: Iterable[tuple[Key, Steps[T]]], batch_slices: int) -> It
         if not live:
             return
         answers = _draw_together([one.wanted for one in live], batch_slices)
-        advanced = [_advance(one.key, one.steps, drawn) for one, drawn in zip(live, answers, strict=True)]
+        keys, steps = [one.key for one in live], [one.steps for one in live]
+        advanced = list((pool.map if pool else map)(_advance, keys, steps, answers))
         yield from ((one.key, result) for one, (after, result) in zip(live, advanced, strict=True)
                     if not after)
         live = [after for after, _ in advanced if after]
@@ -101,7 +132,8 @@ def _draw_together(wanted: Sequence[Wanted], batch_slices: int) -> list[Drawn]:
     answers: dict[int, Drawn] = {}
     for model in dict.fromkeys(each.model for each in wanted):
         own = [place for place, each in enumerate(wanted) if each.model is model]
-        raw = RawSlices(*map(torch.cat, zip(*(wanted[place].raw for place in own), strict=True)))
+        batches = [RawSlices(*(tensor.to(model.device) for tensor in wanted[place].raw)) for place in own]
+        raw = RawSlices(*map(torch.cat, zip(*batches, strict=True))) if len(own) > 1 else batches[0]
         counts = [len(wanted[place].raw.ct) for place in own]
         parts = zip(*(tensor.split(counts) for tensor in draw(model, raw, batch_slices)), strict=True)
         answers |= {place: Drawn(*part) for place, part in zip(own, parts, strict=True)}

@@ -99,15 +99,16 @@ def _outline(body: np.ndarray, plane: str, index: Tensor) -> Tensor:
 
 
 def _raw_slices(scan: Scan, body: np.ndarray, plane: str, index: Tensor, distance: Tensor) -> RawSlices:
-    """Return the slices `index` of a plane as a batch; the healthy neighbours are for the network to find."""
+    """Return the slices `index` of a plane as a batch, without the bodies' masks, which no network sees."""
     top, bottom = row_extent(body)
 
     def stack(array: np.ndarray) -> Tensor:
         slices = np.moveaxis(array, SLICE_AXIS[plane], 0)[index.numpy()]
-        return torch.from_numpy(np.ascontiguousarray(slices, np.uint8))[:, None]    # (S, 1, R, W)
+        return torch.from_numpy(np.ascontiguousarray(slices))[:, None]              # (S, 1, R, W)
 
     ct = stack(scan.ct)
-    return RawSlices(ct, stack(body), torch.zeros_like(ct), stack(scan.heatmap), torch.full_like(index, top),
+    masks = ct[:, :, :0]                                                            # (S, 1, 0, W)
+    return RawSlices(ct, masks, masks, stack(scan.heatmap), torch.full_like(index, top),
                      torch.full_like(index, bottom), distance.float())
 
 

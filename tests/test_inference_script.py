@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eval_3d_sagittal_twostage import main
+from models import case_synthesis
 from models.checkpoint import save_generator
 from models.generator import build_generator
 from tests.box_spine import write_box_cohort
@@ -74,6 +75,17 @@ def test_two_planes_are_fused(cohort, checkpoints, tmp_path):
     row = rows_of(tmp_path)["p2_20"]
     mean = (float(row["sagittal_height_mm"]) + float(row["coronal_height_mm"])) / 2
     assert float(row["height_mm"]) == pytest.approx(mean, abs=2e-3)
+
+
+def test_cases_in_several_threads_give_the_same_files(cohort, checkpoints, tmp_path, monkeypatch):
+    fused = f"--checkpoint_coronal={checkpoints['coronal']}"
+    for threads in (1, 3):
+        monkeypatch.setattr(case_synthesis, "THREADS", {"cpu": threads})
+        assert run(cohort, checkpoints["sagittal"], tmp_path / str(threads), fused) == 0
+    made = [sorted(path for path in (tmp_path / str(threads)).rglob("*") if path.is_file())
+            for threads in (1, 3)]
+    assert len(made[0]) == 3 * 3 + 1
+    assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
 
 
 def test_the_same_plane_twice_is_refused(cohort, checkpoints, tmp_path):

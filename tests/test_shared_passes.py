@@ -1,5 +1,6 @@
 """Several syntheses side by side: they share passes, and none notices another."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -10,7 +11,7 @@ import torch
 from data.slice_input import SliceInput
 from models.iterative_inference import synthesize
 from models.plane_model import PlaneModel
-from models.shared_passes import run_alone, run_together
+from models.shared_passes import begun, run_alone, run_together
 from tests.box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 from util.errors import InputError
 from util.lookahead import ahead, delayed
@@ -35,12 +36,14 @@ def sizes_of_scans():
     return [box_scan(), box_scan(CANDIDATES | {20: (112, 136)}), box_scan({19: (78, 104), 20: (112, 133)})]
 
 
+@pytest.mark.parametrize("threads", [0, 3])
 @pytest.mark.parametrize("batch_slices", [7, 64, 1000])
-def test_side_by_side_they_give_what_each_gives_alone(batch_slices):
+def test_side_by_side_they_give_what_each_gives_alone(batch_slices, threads):
     planes = [painter(30), painter(31, "coronal")]
     alone = [run_alone(synthesize(scan, 20, planes), 16) for scan in sizes_of_scans()]
-    together = dict(run_together(((number, synthesize(scan, 20, planes))
-                                  for number, scan in enumerate(sizes_of_scans())), batch_slices))
+    tasks = ((number, begun(synthesize(scan, 20, planes))) for number, scan in enumerate(sizes_of_scans()))
+    with ThreadPoolExecutor(threads or 1) as pool:
+        together = dict(run_together(tasks, batch_slices, pool if threads else None))
     assert set(together) == {0, 1, 2}
     for number, expected in enumerate(alone):
         found = together[number].result()
@@ -59,15 +62,15 @@ def test_passes_are_full_and_never_larger_than_told():
 
 
 def test_no_more_are_taken_in_hand_than_fill_a_pass():
-    begun = []
+    taken = []
 
     def tasks():
         for number in range(4):
-            begun.append(number)
+            taken.append(number)
             yield number, synthesize(box_scan(), 20, [painter(30)], iterative=False)
 
     first = next(run_together(tasks(), 60))
-    assert first[0] == 0 and begun == [0, 1]          # 38 slices do not fill 60, 76 do
+    assert first[0] == 0 and taken == [0, 1]          # 38 slices do not fill 60, 76 do
 
 
 def test_one_that_fails_does_not_stop_the_others_and_its_error_is_kept():
@@ -82,19 +85,31 @@ def test_one_that_fails_does_not_stop_the_others_and_its_error_is_kept():
         found["bad"].result()
 
 
-def test_ahead_begins_work_before_its_turn_and_keeps_the_order():
-    from concurrent.futures import ThreadPoolExecutor
+def test_steps_that_are_begun_early_end_as_they_would():
+    def nothing_wanted():
+        return "result"
+        yield
 
-    begun = {name: Event() for name in "abcd"}
+    def failing():
+        raise InputError("at once")
+        yield
+
+    assert run_alone(begun(nothing_wanted()), 16) == "result"
+    with pytest.raises(InputError, match="at once"):
+        begun(failing())
+
+
+def test_ahead_begins_work_before_its_turn_and_keeps_the_order():
+    started = {name: Event() for name in "abcd"}
 
     def work(name: str) -> str:
-        begun[name].set()
+        started[name].set()
         return name.upper()
 
     with ThreadPoolExecutor(1) as pool:
         loaded = ahead(pool, work, "abcd", 2)
         name, first = next(loaded)
         assert (name, first.result()) == ("a", "A")
-        assert begun["b"].wait(5) and begun["c"].wait(5) and not begun["d"].is_set()
+        assert started["b"].wait(5) and started["c"].wait(5) and not started["d"].is_set()
         assert [future.result() for _, future in loaded] == ["B", "C", "D"]
     assert list(delayed([], 3)) == [] and list(delayed("ab", 0)) == ["a", "b"]

@@ -5,13 +5,15 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.comparison import Row, Settings, alternate, details_table, quantity, run_benchmark, table
+from benchmarks.inference import Difference, differences
 from benchmarks.rhlv import PlainBody, plain_map, plain_thirds
 from benchmarks.run_all import MODULES
 from benchmarks.run_all import main as run_all
 from evaluation.heights import height_loss_map
 from util.body_heights import measure_body, own_body, third_heights_mm
 from util.errors import InputError
-from util.paths import read_json
+from util.paths import fake_ct, fake_label, read_json
+from util.volume import Volume, write_volume
 
 
 def row(equal: bool = True) -> Row:
@@ -78,6 +80,26 @@ def test_loops_over_columns_measure_what_arrays_measure():
         assert one.slices == other.slices
         assert plain_thirds(one) == pytest.approx(third_heights_mm(other)[:3].tolist())
     assert np.allclose(plain_map(*plain), height_loss_map(*fast), atol=1e-6, equal_nan=True)
+
+
+def test_inference_in_bfloat16_is_judged_by_the_mean_and_else_by_the_greatest_difference():
+    nearly = Difference(grey_levels=9, mean_grey_levels=0.4, label_share=0.0)
+    assert nearly.judged(amp=True)[0] and not nearly.judged(amp=False)[0]
+    assert not Difference(200, 3.0, 0.0).judged(amp=True)[0]
+    assert not Difference(1, 0.1, 0.05).judged(amp=True)[0]
+    assert Difference(1, 0.1, 0.0).judged(amp=False)[0]
+
+
+def test_two_results_differ_by_their_voxels_in_the_restored_rows(tmp_path):
+    label, ct = np.zeros((2, 8, 4, 4), np.uint8)
+    label[2:4] = 20
+    for name, grey in (("first", 100), ("second", 104)):
+        changed = ct.copy()
+        changed[2, 0, :] = grey
+        write_volume(fake_ct(tmp_path / name, "p_20"), Volume(changed, np.eye(4)))
+        write_volume(fake_label(tmp_path / name, "p_20"), Volume(label, np.eye(4)))
+    found = differences(tmp_path / "first", tmp_path / "second", ["p_20"])
+    assert found == Difference(4, 4 * 4 / 32, 0.0)
 
 
 def test_costs_are_a_fixed_part_and_one_per_vertebra():

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.volume_layout import file_order, row_major
+from util import nifti_file
 from util.errors import InputError
 from util.volume import (
     AXIS_CODES,
@@ -58,6 +60,26 @@ def test_same_content_same_bytes(tmp_path):
     for name in ("a.nii.gz", "b.nii.gz"):
         write_volume(tmp_path / name, Volume(np.ones((4, 4, 4), np.uint8), np.eye(4)))
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("at_once", [0, nifti_file.AT_ONCE_BYTES], ids=["in pieces", "at once"])
+def test_files_are_those_of_nibabel_either_way(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(nifti_file, "AT_ONCE_BYTES", at_once)
+    array = np.random.default_rng(0).integers(0, 99, (40, 30, 20)).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, OBLIQUE), tmp_path / "nibabel.nii.gz")
+    nifti_file.save_image(nib.Nifti1Image(array, OBLIQUE), tmp_path / "own.nii.gz")
+    assert (tmp_path / "own.nii.gz").read_bytes() == (tmp_path / "nibabel.nii.gz").read_bytes()
+    assert np.array_equal(read_volume(tmp_path / "own.nii.gz").array, array)
+
+
+def test_unusual_files_are_read_too(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nib.save(nib.Nifti2Image(array, np.eye(4)), tmp_path / "second.nii.gz")
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "plain.nii")
+    content = (tmp_path / "plain.nii").read_bytes()
+    (tmp_path / "members.nii.gz").write_bytes(gzip.compress(content[:360]) + gzip.compress(content[360:]))
+    for name in ("second.nii.gz", "plain.nii", "members.nii.gz"):
+        assert np.array_equal(read_volume(tmp_path / name).array, array)
 
 
 @given(st.sampled_from(["LPS", "RAS", "PIR", "IPL", "ASR", "SLP"]), st.integers(0, 2**31))
@@ -157,3 +179,13 @@ def test_ct_without_numbers_is_refused(tmp_path):
     write_volume(tmp_path / "ct.nii.gz", Volume(np.full((2, 2, 2), np.nan, np.float32), np.eye(4)))
     with pytest.raises(InputError, match="finite"):
         read_ct(tmp_path / "ct.nii.gz")
+
+
+@pytest.mark.parametrize("columns", [1, 7, 128])
+def test_order_in_memory_changes_no_voxel(columns):
+    by_rows = np.random.default_rng(0).integers(0, 256, (90, columns, 64)).astype(np.uint8)
+    as_stored = file_order(by_rows)
+    assert as_stored.flags.f_contiguous and np.array_equal(as_stored, by_rows)
+    for array in (as_stored, by_rows, crop_columns(as_stored, 5)):
+        again = row_major(array)
+        assert again.flags.c_contiguous and np.array_equal(again, array)

@@ -51,7 +51,8 @@ def own_body(labels: np.ndarray, label: int) -> np.ndarray:
     mask = labels == label
     if not mask.any():
         return mask
-    box = tuple(slice(*_extent(mask, axis)) for axis in range(3))
+    outline = mask.any(axis=0)
+    box = slice(*_extent(mask, 0)), slice(*_extent(outline, 0)), slice(*_extent(outline, 1))
     pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
     if count > 1:
         mask[box] = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
@@ -95,36 +96,48 @@ def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:
     rows = _extent(mask, 0)
     if rows[0] == 0 or rows[1] == mask.shape[0]:
         raise UndefinedHeightError("is cut off by the image's edge")
-    within = mask[rows[0]:rows[1]]
-    height = within.shape[0] - within.argmax(axis=0) - within[::-1].argmax(axis=0)
-    columns_mm = np.where(within.any(axis=0), height, 0) * row_mm
+    columns_mm = _column_heights(mask[slice(*rows)]) * row_mm
     areas = columns_mm.sum(axis=0)
-    slices = _trim(areas, SLIVER_FRACTION * np.median(areas[areas > 0]), longest_share=1.0)
+    least_area = SLIVER_FRACTION * np.median(areas[areas > 0])
+    [[first, end]] = _trim(areas[:, None], least_area, longest_share=1.0).tolist()
     low_mm = RIM_FRACTION * np.median(columns_mm[columns_mm > 0])
     depth = np.zeros((mask.shape[2], 2), int)
-    for index in range(*slices):
-        depth[index] = _trim(columns_mm[:, index], low_mm, longest_share=RIM_SHARE)
-    if np.median(np.diff(depth[slice(*slices)])) < len(THIRDS):
+    depth[first:end] = _trim(columns_mm[:, first:end], low_mm, longest_share=RIM_SHARE)
+    if np.median(np.diff(depth[first:end])) < len(THIRDS):
         raise UndefinedHeightError(f"is less than {len(THIRDS)} columns deep")
-    return BodyHeights(columns_mm, slices, depth, rows)
+    return BodyHeights(columns_mm, (first, end), depth, rows)
 
 
-def _trim(profile: np.ndarray, threshold: float, longest_share: float) -> tuple[int, int]:
-    """Return the half-open extent of a profile without the low rim at either end.
+def _column_heights(mask: np.ndarray) -> np.ndarray:
+    """Return bottom minus top in rows of every column of a mask that is not empty; 0 where it has none."""
+    filled = np.asarray(mask.any(axis=0))
+    box = slice(*_extent(filled, 0)), slice(*_extent(filled, 1))
+    within = mask[:, *box]
+    height = len(mask) - within.argmax(axis=0) - within[::-1].argmax(axis=0)
+    heights = np.zeros(filled.shape, height.dtype)
+    heights[box] = np.where(filled[box], height, 0)
+    return heights
+
+
+def _trim(profiles: np.ndarray, threshold: float, longest_share: float) -> np.ndarray:
+    """Return the half-open extents (S, 2) of profiles (N, S) without the low rim at either end.
 
     A run of values below the threshold is rim, and dropped, if it is no longer than a share of the extent.
     What lies between the two rims is never looked at. An empty profile has the extent 0, 0.
     """
-    filled = np.flatnonzero(profile)
-    if filled.size == 0:
-        return 0, 0
-    first, last = int(filled[0]), int(filled[-1]) + 1
-    high = np.flatnonzero(profile[first:last] >= threshold)
-    if high.size == 0:
-        return first, last
-    front, back = int(high[0]), last - first - int(high[-1]) - 1
-    longest = longest_share * (last - first)
-    return first + (front if front <= longest else 0), last - (back if back <= longest else 0)
+    high = profiles >= threshold
+    first, last = _ends(profiles > 0)
+    high_first, high_last = _ends(high)
+    longest = np.where(high.any(axis=0), longest_share * (last - first), -np.inf)
+    front, back = high_first - first, last - high_last
+    return np.stack([first + np.where(front <= longest, front, 0),
+                     last - np.where(back <= longest, back, 0)], axis=1)
+
+
+def _ends(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first place of each column of a mask (N, S) and the one after its last; 0, 0 if empty."""
+    last = len(mask) - mask[::-1].argmax(axis=0)
+    return mask.argmax(axis=0), np.where(mask.any(axis=0), last, 0)
 
 
 def central_slices(body: BodyHeights) -> range:
@@ -143,11 +156,10 @@ def third_heights_mm(body: BodyHeights) -> np.ndarray:
     with its share. A third is the mean over its columns, then over slices. Overall is the mean of the thirds,
     that is of the whole depth.
     """
-    thirds = [_slice_thirds(body.columns_mm[slice(*body.depth[index]), index])
-              for index in central_slices(body) if body.depth[index].any()]
-    if not thirds:
+    slices = [index for index in central_slices(body) if body.depth[index].any()]
+    if not slices:
         return np.full(len(THIRDS) + 1, np.nan)
-    mean = np.mean(thirds, axis=0)
+    mean = _slice_thirds(body.columns_mm[:, slices], body.depth[slices]).mean(axis=0)
     return np.append(mean, mean.mean())
 
 
@@ -172,7 +184,11 @@ def body_measures(labels: np.ndarray, wanted: Iterable[int]) -> dict[int, np.nda
     Returns:
         Per label (5,) in mm: heights of the thirds, depth and width.
     """
-    measures = {}
+    measures: dict[int, np.ndarray] = {}
+    outline = labels.max(axis=0) > 0  # where no label is, nothing is looked at
+    if not outline.any():
+        return measures
+    labels = labels[:, slice(*_extent(outline, 0)), slice(*_extent(outline, 1))]
     for label in wanted:
         try:
             body = measure_body(own_body(labels, label))
@@ -184,8 +200,20 @@ def body_measures(labels: np.ndarray, wanted: Iterable[int]) -> dict[int, np.nda
     return measures
 
 
-def _slice_thirds(heights: np.ndarray) -> np.ndarray:
-    """Return the mean of each third of a row of heights, divided columns shared: (3,)."""
-    below = np.append(0.0, np.cumsum(heights))
-    cuts = np.interp(np.linspace(0, len(heights), len(THIRDS) + 1), np.arange(len(heights) + 1), below)
-    return np.diff(cuts) * len(THIRDS) / len(heights)
+def _slice_thirds(heights: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return the mean height of each third of slices, divided columns shared: (S, 3).
+
+    Args:
+        heights: (C, S) of columns.
+        depth: (S, 2) half-open intervals of columns that are cut into thirds.
+    """
+    column, length = np.arange(len(heights))[:, None], depth[:, 1] - depth[:, 0]
+    inside = (column >= depth[:, 0]) & (column < depth[:, 1])
+    below = np.pad(np.cumsum(np.where(inside, heights, 0.0), axis=0), ((1, 1), (0, 0)), "edge")
+    below[0] = 0.0                                                       # (C + 2, S)
+    cuts = np.arange(len(THIRDS) + 1)[:, None] * (length / len(THIRDS))  # (4, S)
+    cuts[-1] = length
+    whole = cuts.astype(int)
+    lower, upper = (np.take_along_axis(below, depth[:, 0] + place, axis=0) for place in (whole, whole + 1))
+    shares = np.diff((upper - lower) * (cuts - whole) + lower, axis=0)   # (3, S)
+    return np.ascontiguousarray((shares * len(THIRDS) / length).T)

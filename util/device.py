@@ -1,5 +1,7 @@
 """Which device to compute on."""
 
+import os
+
 from util.errors import InputError
 
 
@@ -21,3 +23,18 @@ def choose_device(name: str) -> str:
         raise InputError(f"--device {name}: expected that CUDA GPU, found {count or 'none'}; "
                          f"use --device cpu or auto")
     return name
+
+
+def share_cores(jobs: int, threads: int | None) -> int | None:
+    """Return the threads of each job, `threads` where given, and make this process safe to fork for several.
+
+    Neither OpenMP's threads nor CUDA outlive a fork: until then there is one thread, and CUDA devices are
+    counted through NVML, which does not start CUDA.
+    """
+    if jobs == 1:
+        return threads
+    import torch
+
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    torch.set_num_threads(1)
+    return threads or max(1, len(os.sched_getaffinity(0)) // jobs)

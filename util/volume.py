@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from util.errors import InputError
+from util.nifti_file import load_image, save_image
 from util.paths import atomic_path
 from util.vertebrae import LABELS
 
@@ -60,7 +61,7 @@ def read_volume(path: str | Path) -> Volume:
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a NIfTI file, found none; check the path")
     try:
-        image: Any = nib.load(path)
+        image = load_image(path)
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel raises its own, OSError, EOFError and zlib's for broken files
         raise InputError(f"{path}: expected a complete NIfTI file, found an empty, cut or damaged one "
@@ -215,7 +216,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     image = nib.Nifti1Image(volume.array, volume.affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
-        nib.save(image, temporary)
+        save_image(image, temporary)
 
 
 def hu_to_uint8(hu: np.ndarray) -> np.ndarray:
