@@ -9,12 +9,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from util.cli import whole_number
-from util.paths import write_json
+from util.paths import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Row:
     equal: bool
     equality: str
     details: dict[str, Any] = field(default_factory=dict)
+    machine: str = ""
 
     @property
     def ratio(self) -> float:
@@ -161,14 +162,25 @@ def run_benchmark(argv: Sequence[str] | None, description: str | None, stage: st
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     settings = read_settings(parser.parse_args(argv))
-    rows = measure(settings)
+    rows = measured_here(measure(settings), settings)
     print(table(rows))
-    write_rows(settings.scratch / f"{stage}.json", rows, settings)
+    write_rows(settings.scratch / f"{stage}.json", rows)
     return 0 if all(row.equal for row in rows) else 1
 
 
-def write_rows(path: Path, rows: Sequence[Row], settings: Settings) -> None:
-    """Write rows as JSON, each with the machine that they were measured on."""
-    where = machine(settings.device)
-    write_json(path, {"rows": [row.as_json() | {"machine": where} for row in rows]})
+def measured_here(rows: Sequence[Row], settings: Settings) -> list[Row]:
+    """Return rows with the machine that they were measured on."""
+    here = machine(settings.device)
+    return [replace(row, machine=here) for row in rows]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as JSON."""
+    write_json(path, {"rows": [row.as_json() for row in rows]})
     print(f"figures: {path}")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Undo `write_rows`; without the file there are none."""
+    content = read_json(path)["rows"] if path.is_file() else []
+    return [Row(**{name: value for name, value in row.items() if name != "ratio"}) for row in content]

@@ -42,9 +42,11 @@ def measure(settings: Settings) -> list[Row]:
     cutter = cutter_of(data)
     healthy = [case for case, grade in read_cohort(data.cohort).grades.items() if grade == 0]
     vertebrae, building = build(healthy, cutter, settings)
-    stores = {"loader": SliceStore(vertebrae, settings.device)}
-    if settings.device.startswith("cuda"):
-        stores["loader_gpu"] = SliceStore(vertebrae, settings.device, on_device=True)
+    if settings.device == "cpu":
+        stores = {"loader": SliceStore(vertebrae)}
+    else:
+        stores = {"loader_gpu": SliceStore(vertebrae, settings.device, on_device=True),
+                  "loader_gpu_from_memory": SliceStore(vertebrae, settings.device)}
     return [compare(stage, store, cutter, settings, building) for stage, store in stores.items()]
 
 

@@ -2,20 +2,25 @@
 
     python -m benchmarks.run_all
 
-Writes `<scratch>/performance.json` and prints the table; with --docs also `performance.json` and the tables
-of `performance.md` in that folder. Each benchmark also runs alone, e.g. `python benchmarks/loader.py`.
+Prints one table and writes `<scratch>/performance.json`. A GPU adds its rows to those of the processor;
+`--device cuda` measures them alone. With --docs the rows replace those of the same stages in the folder's
+`performance.json`, and the tables of its `performance.md` are written anew. Each benchmark also runs alone,
+e.g. `python benchmarks/loader.py`.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks.comparison import (
     Row,
+    Settings,
     add_arguments,
     details_table,
-    machine,
+    measured_here,
+    read_rows,
     read_settings,
     table,
     write_rows,
@@ -24,6 +29,7 @@ from util.cli import run_script
 from util.marked_page import fill_page
 
 MODULES = ("contextual_attention", "inference", "loader", "rhlv", "straightening", "train_step")
+GPU_MODULES = ("contextual_attention", "inference", "loader", "train_step")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,22 +42,47 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def chosen_places(args: argparse.Namespace) -> Iterator[tuple[Settings, Sequence[str]]]:
+    """Yield how to measure on each device, and the modules that do."""
+    settings = read_settings(args)
+    if args.device != "cuda":
+        yield replace(settings, device="cpu"), args.only
+    if settings.device != "cpu":
+        yield settings, [name for name in args.only if name in GPU_MODULES]
+
+
+def publish(docs: Path, rows: Sequence[Row]) -> None:
+    """Put rows in the place of those of the same stages, and write the page's tables anew."""
+    measured = {row.stage for row in rows}
+    kept = [row for row in read_rows(docs / "performance.json") if row.stage not in measured]
+    rows = sorted([*kept, *rows], key=lambda row: row.stage)
+    write_rows(docs / "performance.json", rows)
+    fill_page(docs / "performance.md", {"machine": machines(rows), "rows": table(rows),
+                                        "details": details_table(rows)})
+
+
+def machines(rows: Sequence[Row]) -> str:
+    """Return which stages were measured where, one machine a line."""
+    stages: dict[str, list[str]] = {}
+    for row in rows:
+        stages.setdefault(row.machine, []).append(row.stage)
+    return "\n".join(f"- {machine}: {', '.join(names)}" for machine, names in stages.items())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; return 0, or 1 where a fast path differs from its plain loop."""
     args = build_parser().parse_args(argv)
-    settings = read_settings(args)
     rows: list[Row] = []
-    for name in args.only:
-        print(f"\n{name}", flush=True)
-        found = import_module(f"benchmarks.{name}").measure(settings)
-        print(table(found), flush=True)
-        rows += found
+    for settings, modules in chosen_places(args):
+        for name in modules:
+            print(f"\n{name} on {settings.device}", flush=True)
+            found = measured_here(import_module(f"benchmarks.{name}").measure(settings), settings)
+            print(table(found), flush=True)
+            rows += found
     print(f"\n{table(rows)}")
-    for folder in filter(None, (settings.scratch, args.docs)):
-        write_rows(folder / "performance.json", rows, settings)
+    write_rows(args.scratch / "performance.json", rows)
     if args.docs:
-        fill_page(args.docs / "performance.md", {"machine": f"Measured on {machine(settings.device)}.",
-                                                 "rows": table(rows), "details": details_table(rows)})
+        publish(args.docs, rows)
     return 0 if all(row.equal for row in rows) else 1
 
 

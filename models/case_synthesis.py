@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,9 +36,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
     from models.slice_generation import Scan
 
 BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
-# Threads that read, as many that write, and where a GPU has the networks, as many for what lies between them.
-THREADS = {"cpu": 1, "cuda": 4}
-AHEAD, BEHIND = 2, 2  # cases per thread that are read before their turn, or still being written
+AHEAD, BEHIND = 2, 2     # cases per thread that are read before their turn, or still being written
+MOST_THREADS = 8         # beside a GPU; Python's lock keeps more from helping
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
 
     models = load_models(settings.checkpoints, settings.device, settings.amp)
     kind = models.planes[0].device.type
-    count, batch_slices = THREADS[kind], settings.batch_slices or BATCH_SLICES[kind]
+    count, batch_slices = threads_beside(kind), settings.batch_slices or BATCH_SLICES[kind]
     if settings.threads or count > 1:
         torch.set_num_threads(settings.threads or 1)  # beside several threads, each does its own arithmetic
     with ThreadPoolExecutor(count) as reader, ThreadPoolExecutor(count) as writer, \
@@ -173,6 +173,14 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
         written = ((case, writer.submit(_write, settings, digest, case, result))
                    for case, result in results)
         yield from delayed(written, BEHIND * count)
+
+
+def threads_beside(kind: str) -> int:
+    """Return how many threads read, as many that write, beside a GPU as many for what lies between passes.
+
+    On a CPU the networks need the cores.
+    """
+    return 1 if kind == "cpu" else max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // 2))
 
 
 def _begin(settings: SynthesisSettings, models: Models, case: str) -> "Begun":

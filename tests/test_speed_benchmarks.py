@@ -1,13 +1,24 @@
 """The speed benchmarks: both sides give the same, and a side that does not is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks import scaling
-from benchmarks.comparison import Row, Settings, alternate, details_table, quantity, run_benchmark, table
+from benchmarks.comparison import (
+    Row,
+    Settings,
+    alternate,
+    details_table,
+    quantity,
+    run_benchmark,
+    table,
+    write_rows,
+)
 from benchmarks.inference import Difference, differences
 from benchmarks.rhlv import PlainBody, plain_map, plain_thirds
-from benchmarks.run_all import MODULES
+from benchmarks.run_all import GPU_MODULES, MODULES, build_parser, chosen_places
 from benchmarks.run_all import main as run_all
 from evaluation.heights import height_loss_map
 from util.body_heights import measure_body, own_body, third_heights_mm
@@ -51,9 +62,25 @@ def test_all_benchmarks_fill_one_file_and_the_page(tmp_path, monkeypatch):
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "performance.md").write_text("<!-- rows: written by benchmarks/run_all.py -->\n<!-- end -->\n")
+    write_rows(docs / "performance.json", [replace(row(), stage="loader_gpu", machine="another"), row(False)])
     assert run_all([f"--scratch={tmp_path}", f"--docs={docs}"]) == 0
-    assert len(read_json(docs / "performance.json")["rows"]) == len(MODULES)
+    assert len(read_json(tmp_path / "performance.json")["rows"]) == len(MODULES)
+    written = read_json(docs / "performance.json")["rows"]
+    assert [one["stage"] for one in written] == ["loader"] * len(MODULES) + ["loader_gpu"]
+    assert written[-1]["machine"] == "another" and all(one["equal"] for one in written)
     assert "| loader | 500 ms per slice |" in (docs / "performance.md").read_text()
+
+
+def test_a_gpu_adds_its_rows(monkeypatch):
+    monkeypatch.setattr("util.device.choose_device", lambda name: "cpu" if name == "cpu" else "cuda")
+
+    def places(*flags: str) -> list[tuple[str, int]]:
+        args = build_parser().parse_args(flags)
+        return [(settings.device, len(modules)) for settings, modules in chosen_places(args)]
+
+    assert places("--device=auto") == [("cpu", len(MODULES)), ("cuda", len(GPU_MODULES))]
+    assert places("--device=cuda") == [("cuda", len(GPU_MODULES))]
+    assert places() == [("cpu", len(MODULES))]
 
 
 def test_rounds_alternate_and_the_quickest_counts():
