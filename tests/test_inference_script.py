@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pytest
 import torch
+from box_spine import write_box_cohort
 
 from eval_3d_sagittal_twostage import main
 from models.checkpoint import save_generator
 from models.generator import build_generator
-from tests.box_spine import write_box_cohort
 from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
 from util.volume import read_volume, write_volume
 

@@ -6,12 +6,12 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
+from box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 
 from data.slice_input import SliceInput
 from models.iterative_inference import synthesize
 from models.plane_model import PlaneModel
 from models.shared_passes import run_alone, run_together
-from tests.box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_input import told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +13,6 @@ from phantom.fracture import main as fracture_main
 from phantom.measured_spine import measure_spine
 from phantom.press_weights import LEAST_SLOPE, monotone
 from phantom.virtual_fracture import Manner, Wanted, deformation_of, fracture
-from tests.test_bad_input import told
 from util.errors import InputError
 from util.paths import raw_centroids, raw_ct, raw_mask, read_json, write_json
 from util.volume import Volume, read_ct, read_mask, reorient, write_volume
