@@ -1,7 +1,7 @@
 """Settings of all tests, and what several test files share."""
 
+import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +13,22 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from data.slice_cache import SliceStore
 
+# Small networks are slower on several threads, which wait for each other and for a busy core. PyTorch reads
+# this when it is imported; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("unhurried")
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on several threads, which wait for each other and for a busy core."""
-    import torch
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three phantom patients, one for each split: `raw/` and `cohort.json`. Not to be changed."""
+    from phantom.make_cohort import main
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    folder = tmp_path_factory.mktemp("phantoms")
+    assert main(["--out", str(folder / "raw"), "--cohort", str(folder / "cohort.json"), "--patients", "3",
+                 "--seed", "11", "--fracture_rate", "0.3"]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ heatmap_script = importlib.import_module("Attention.grad_CAM_3d_sagittal")
 train_script = importlib.import_module("Attention.train_classifier")
 PRESSED_ROWS = 14  # of 25
 SPLIT_CASES = {"train": ["p0_20", "p1_20", "p2_20", "p3_20"], "test": ["p4_20", "p5_20"]}
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

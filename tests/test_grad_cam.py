@@ -10,8 +10,6 @@ from torch import nn
 
 from Attention.grad_cam import combine, grad_cam_plus_plus, recorded_activation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def small_network(axes: int, seed: int = 0) -> nn.Sequential:
     """Two convolutions, a pool and a linear layer, in evaluation mode, with gradients of ordinary size."""

@@ -15,8 +15,6 @@ from options.train_options import TERMS
 from util.errors import InputError
 from util.run_log import curve, read_lines
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def whole_run(boxes: BoxCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:

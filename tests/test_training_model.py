@@ -12,8 +12,6 @@ from data.slice_cache import SliceStore
 from models.losses import ObjectiveWeights
 from options.train_options import TERMS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_the_same_seed_gives_the_same_first_losses(boxes: BoxCohort, store: SliceStore) -> None:
     found = []
