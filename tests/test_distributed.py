@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -214,6 +214,15 @@ def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         World(0, 3, 0, 3).own_device("cuda")
 
 
+@pytest.fixture
+def heeded_interrupt() -> Iterator[None]:
+    """Heed Ctrl-C, which a command in a shell's background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupt")
 def test_the_same_signal_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("models.schedule.time.monotonic", lambda: now[0])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,20 @@ from data.slice_files import FORMAT, map_slices, write_slices
 from data.slice_reading import read_stored
 from util.paths import heatmap_path
 from util.volume import STRAIGHTENED_SHAPE, Volume, write_volume
+
+
+@pytest.fixture
+def filled(whole_store: Path, tmp_path: Path) -> Path:
+    """A store with all cases of the pairs, to be changed."""
+    return Path(shutil.copytree(whole_store, tmp_path / "filled"))
+
+
+@pytest.fixture(scope="module")
+def whole_store(pairs: BoxCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, not to be changed."""
+    folder = tmp_path_factory.mktemp("store")
+    assert not read_stored(CASES, cutter_of(pairs), folder, jobs=1).problems
+    return folder
 
 
 def test_what_is_there_is_not_cut_again(pairs: BoxCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -43,22 +58,22 @@ def change_grade(boxes: BoxCohort) -> None:
 @pytest.mark.parametrize(("change", "expected"), [
     (change_ct, ["p0_20"]), (change_heatmap, ["p1_19"]), (change_grade, ["p0_19", "p0_20"])])
 def test_only_what_a_change_touches_is_cut_again(
-        own_pairs: BoxCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        own_pairs: BoxCohort, filled: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str], change: Callable[[BoxCohort], None], expected: list[str]) -> None:
-    cut_again(own_pairs, tmp_path / "s", monkeypatch)
     change(own_pairs)
-    assert cut_again(own_pairs, tmp_path / "s", monkeypatch) == expected
+    assert cut_again(own_pairs, filled, monkeypatch) == expected
     assert "MB of other volumes or flags lie there too" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("flag", [{"plane": "coronal"}, {"crop_cols": 64}, {"heatmaps": None},
-                                  {"fractured": {}}])
-def test_flags_have_slices_of_their_own(own_pairs: BoxCohort, tmp_path: Path, flag: dict) -> None:
+def test_flags_have_slices_of_their_own(own_pairs: BoxCohort, tmp_path: Path) -> None:
     change_grade(own_pairs)
     cutter = cutter_of(own_pairs)
-    for one in (cutter, replace(cutter, **flag)):
-        read = read_stored(["p0_20"], one, tmp_path, jobs=1)
+    flags = ({}, {"plane": "coronal"}, {"crop_cols": 64}, {"heatmaps": None}, {"fractured": {}})
+    for flag in flags:
+        one = replace(cutter, **flag)
+        read = read_stored(["p0_20"], one, tmp_path / "s", jobs=1)
         assert_same(read.vertebrae["p0_20"], one.cut("p0_20"))
+    assert len(list((tmp_path / "s").iterdir())) == len(flags)
 
 
 def flip_a_byte(path: Path) -> None:
@@ -70,14 +85,13 @@ def flip_a_byte(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip_a_byte, lambda path: path.write_bytes(path.read_bytes()[:-1]),
                                     lambda path: path.write_bytes(b""), lambda path: path.unlink()])
-def test_a_damaged_file_is_noticed_and_mended(pairs: BoxCohort, tmp_path: Path,
+def test_a_damaged_file_is_noticed_and_mended(pairs: BoxCohort, filled: Path,
                                               monkeypatch: pytest.MonkeyPatch,
                                               damage: Callable[[Path], None]) -> None:
-    cut_again(pairs, tmp_path, monkeypatch)
-    path = cutter_of(pairs).file(tmp_path, "p1_20")
+    path = cutter_of(pairs).file(filled, "p1_20")
     before = path.read_bytes()
     damage(path)
-    assert cut_again(pairs, tmp_path, monkeypatch) == ["p1_20"]
+    assert cut_again(pairs, filled, monkeypatch) == ["p1_20"]
     assert path.read_bytes() == before
 
 
