@@ -13,7 +13,7 @@ import pytest
 import torch
 from box_spine import BoxCohort
 from torch import nn
-from two_processes import ended, start, what_was_told
+from two_processes import PATIENCE_SECONDS, ended, start, what_was_told
 
 import train
 from models.checkpoint import load_state
@@ -92,7 +92,7 @@ def test_under_torchrun_a_dead_process_ends_the_run(boxes: BoxCohort, tmp_path: 
                                 env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     wait_for_save(lambda: launcher.poll() is None, tmp_path / "run", beyond=0)
     os.kill(run_id(launcher, 1), signal.SIGKILL)
-    told = launcher.communicate()[0]
+    told = launcher.communicate(timeout=PATIENCE_SECONDS)[0]
     assert launcher.returncode != 0
     assert told.count("process 0 of 2: expected the others to answer, found that one ended") == 1
     assert "goes on from its last save with --continue_train" in told

@@ -10,6 +10,7 @@ from box_spine import write_box_cohort
 from eval_3d_sagittal_twostage import main
 from models.checkpoint import save_generator
 from models.generator import build_generator
+from util.errors import InputError
 from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
 from util.volume import read_volume, write_volume
 
@@ -77,7 +78,7 @@ def test_two_planes_are_fused(cohort, checkpoints, tmp_path):
 
 
 def test_the_same_plane_twice_is_refused(cohort, checkpoints, tmp_path):
-    with pytest.raises(Exception, match="expected the other plane"):
+    with pytest.raises(InputError, match="expected the other plane"):
         run(cohort, checkpoints["sagittal"], tmp_path, f"--checkpoint_coronal={checkpoints['sagittal']}")
 
 
@@ -96,7 +97,7 @@ def test_a_bad_case_does_not_stop_the_others(cohort, checkpoints, tmp_path, caps
 
 
 def test_wrong_names_are_refused_in_one_line(cohort, checkpoints, tmp_path):
-    with pytest.raises(Exception, match="expected a generator's checkpoint, found no file"):
+    with pytest.raises(InputError, match="expected a generator's checkpoint, found no file"):
         run(cohort, tmp_path / "none.safetensors", tmp_path)
-    with pytest.raises(Exception, match="--cases: expected cases"):
+    with pytest.raises(InputError, match="--cases: expected cases"):
         run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p9_20")

@@ -44,9 +44,13 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a scheduler with two workers, which run in another folder than the tests."""
+    from distributed import Client
+
     folder, port = tmp_path_factory.mktemp("cluster"), free_port()
     scheduler = start(folder / "scheduler", "scheduler", "--host=127.0.0.1", f"--port={port}")
     workers = start(folder / "workers", "worker", f"127.0.0.1:{port}", "--nthreads=1", "--nworkers=2")
+    with Client(f"127.0.0.1:{port}", timeout=120) as client:  # as long as a busy machine may take
+        client.wait_for_workers(2, timeout=120)
     yield f"127.0.0.1:{port}"
     for process in (workers, scheduler):
         process.terminate()
@@ -130,9 +134,10 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: 
 
 
 def test_a_scheduler_without_workers_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from distributed import LocalCluster
+    from distributed import Client, LocalCluster
 
-    monkeypatch.setattr("util.workers.CONNECT_SECONDS", 1)
+    wait = Client.wait_for_workers
+    monkeypatch.setattr(Client, "wait_for_workers", lambda client, count, timeout: wait(client, count, 0.5))
     with (LocalCluster(n_workers=0, dashboard_address=":0") as empty,
           pytest.raises(InputError, match="expected workers, found none; start some with: dask worker")):
         run(tmp_path, ["a"], scheduler=empty.scheduler_address)

@@ -95,6 +95,6 @@ def test_ahead_begins_work_before_its_turn_and_keeps_the_order():
         loaded = ahead(pool, work, "abcd", 2)
         name, first = next(loaded)
         assert (name, first.result()) == ("a", "A")
-        assert begun["b"].wait(5) and begun["c"].wait(5) and not begun["d"].is_set()
+        assert begun["b"].wait(60) and begun["c"].wait(60) and not begun["d"].is_set()
         assert [future.result() for _, future in loaded] == ["B", "C", "D"]
     assert list(delayed([], 3)) == [] and list(delayed("ab", 0)) == ["a", "b"]

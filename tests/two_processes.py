@@ -12,6 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+PATIENCE_SECONDS = 300  # far more than a busy machine takes
+
 
 def start(work: Callable[..., int], *arguments: Any, told: Path) -> list[BaseProcess]:
     """Start a function of a module in two processes; each ends with the status that it returns.
@@ -33,9 +35,15 @@ def start(work: Callable[..., int], *arguments: Any, told: Path) -> list[BasePro
 
 
 def ended(processes: list[BaseProcess]) -> list[int | None]:
-    """Wait for the processes' ends; return their statuses, negative for a signal's number."""
+    """Wait for the processes' ends; return their statuses, negative for a signal's number.
+
+    One that hangs is ended: it has -9.
+    """
     for process in processes:
-        process.join()
+        process.join(PATIENCE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
     return [process.exitcode for process in processes]
 
 
