@@ -6,6 +6,8 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from util.errors import InputError
+
 
 @lru_cache(maxsize=1)
 def model(folder: Path) -> int:
@@ -22,6 +24,8 @@ def write_case(folder: Path, case: str) -> str | None:
     if case.startswith("deadly") or (case.startswith("frail") and attempts.stat().st_size == 1):
         time.sleep(0.2)  # the others are at work meanwhile
         os.kill(os.getpid(), signal.SIGKILL)
+    if case == "mistake":
+        raise InputError(f"{case}: expected a good file, found a bad one; mend it")
     if case == "fault":
         raise ValueError("a fault of the program")
     (folder / case).write_text(f"{case} {model(folder)}")

@@ -1,4 +1,4 @@
-"""The fracture classifier and its heatmaps, on boxes that can be counted by hand."""
+"""The fracture classifier trained on boxes, and its heatmaps of them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
+from box_spine import BoxCohort, box_case, write_box_cohort
 
-from Attention.body_slices import central_part, cut_body_slices, paste_slices
-from Attention.grad_cam import combine, grad_cam_plus_plus, recorded_activation
-from tests.box_spine import BoxCohort, box_case, write_box_cohort
 from util.errors import InputError
 from util.vertebrae import Cohort, read_cohort, write_cohort
 from util.volume import read_volume
 
 heatmap_script = importlib.import_module("Attention.grad_CAM_3d_sagittal")
 train_script = importlib.import_module("Attention.train_classifier")
-
 PRESSED_ROWS = 14  # of 25
 SPLIT_CASES = {"train": ["p0_20", "p1_20", "p2_20", "p3_20"], "test": ["p4_20", "p5_20"]}
-
-
-def small_network(axes: int, seed: int = 0) -> nn.Sequential:
-    """Two convolutions, a pool and a linear layer, in evaluation mode, with gradients of ordinary size."""
-    torch.manual_seed(seed)
-    convolution = {2: nn.Conv2d, 3: nn.Conv3d}[axes]
-    pool = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}[axes]
-    layers = [
-        convolution(1, 4, 3, padding=1),
-        nn.ReLU(),
-        convolution(4, 6, 3, stride=2, padding=1),
-        nn.ReLU(),
-    ]
-    head = nn.Linear(6, 3)
-    head.weight.data.mul_(100.0)  # MONAI's absolute epsilon must not show
-    return nn.Sequential(*layers, pool(1), nn.Flatten(), head).double().eval()
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -84,166 +59,6 @@ def heatmap_flags(boxes: BoxCohort, cohort: Path, out: Path, classifier_folder: 
     return [*files, f"--checkpoint={classifier_folder / 'best.safetensors'}"]
 
 
-# Grad-CAM++
-
-
-@pytest.mark.parametrize("axes", [2, 3])
-def test_equals_monai_one_sample_at_a_time(axes: int) -> None:
-    from monai.visualize.class_activation_maps import GradCAMpp
-
-    network = small_network(axes)
-    inputs = torch.rand(3, 1, *(12, 10, 8)[:axes], dtype=torch.float64)
-    ours = grad_cam_plus_plus(network, network[3], inputs, class_index=1).maps
-    oracle = GradCAMpp(network, target_layers="3", postprocessing=lambda array: array)
-    for index in range(3):
-        theirs = torch.as_tensor(oracle(inputs[index : index + 1], class_idx=1))[0]
-        torch.testing.assert_close(
-            ours[index] / ours[index].max(), theirs / theirs.max(), rtol=1e-4, atol=1e-6
-        )
-
-
-@pytest.mark.parametrize("axes", [2, 3])
-def test_batch_equals_its_samples(axes: int) -> None:
-    network = small_network(axes)
-    inputs = torch.rand(2, 1, *(12, 10, 8)[:axes], dtype=torch.float64)
-    together = grad_cam_plus_plus(network, network[3], inputs)
-    for index in range(2):
-        alone = grad_cam_plus_plus(network, network[3], inputs[index : index + 1])
-        torch.testing.assert_close(together.maps[index : index + 1], alone.maps)
-        torch.testing.assert_close(together.scores[index : index + 1], alone.scores)
-
-
-def test_combine_by_hand() -> None:
-    activation = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])  # two channels of 1 x 2, sums 4 and 2
-    gradient = torch.tensor([[[[0.5, 0.5]], [[-1.0, -1.0]]]])
-    weight = (
-        2 * 0.5 / (2 + 0.5 * 4)
-    )  # first channel: alpha = 1/4 at both places; the second pulls the other way
-    torch.testing.assert_close(combine(activation, gradient), weight * activation[:, :1])
-
-
-@given(st.integers(-15, 0))
-@settings(max_examples=20, deadline=None)
-def test_small_gradients_give_the_map_of_the_limit(exponent: int) -> None:
-    """At g far below 1, alpha is 1/2 everywhere and the map scales with g; no epsilon drowns it."""
-    generator = torch.Generator().manual_seed(0)
-    activation = torch.rand(1, 4, 5, 5, generator=generator)
-    gradient = torch.rand(1, 4, 5, 5, generator=generator) * 1e-6
-    scale = 10.0**exponent
-    torch.testing.assert_close(
-        combine(activation, gradient * scale) / scale, combine(activation, gradient), rtol=1e-3, atol=0.0
-    )
-
-
-def test_hook_is_gone_after_an_error() -> None:
-    layer = nn.Conv2d(1, 1, 1)
-    with pytest.raises(RuntimeError, match="expected"), recorded_activation(layer):
-        raise RuntimeError("expected")
-    assert not layer._forward_hooks
-
-
-def test_training_mode_is_refused() -> None:
-    network = small_network(2).train()
-    with pytest.raises(ValueError, match="evaluation mode"):
-        grad_cam_plus_plus(network, network[3], torch.rand(1, 1, 8, 8, dtype=torch.float64))
-
-
-# crops
-
-
-@given(
-    top=st.integers(0, 40), height=st.integers(1, 20), left=st.integers(0, 30), width=st.integers(1, 12),
-    plane=st.sampled_from(["sagittal", "coronal"]), rows=st.integers(20, 90), columns=st.integers(12, 80),
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_pasting_undoes_cutting(
-    top: int, height: int, left: int, width: int, plane: str, rows: int, columns: int
-) -> None:
-    """Inside the crop everything comes back to its place, at the volume's edges too."""
-    body = np.zeros((60, 44, 36), bool)
-    body[top : top + height, left : left + width, 5:9] = True
-    ct = np.random.default_rng(0).integers(1, 255, body.shape).astype(np.uint8)
-    slices = cut_body_slices(ct, body, plane, rows, columns)
-    back = np.zeros_like(ct)
-    paste_slices(back, slices.images, slices, plane)
-    copied = back > 0
-    np.testing.assert_array_equal(back[copied], ct[copied])
-    assert copied[body].all()
-    assert len(slices.images) == (width if plane == "coronal" else 4)
-
-
-def test_body_lies_in_the_middle_of_its_crop() -> None:
-    _, label = box_case(20, 0, {}, seed=0)  # 25 rows, 32 columns deep, 40 slices wide
-    ct = np.arange(256, dtype=np.uint8)[:, None, None].repeat(256, 1).repeat(64, 2)
-    slices = cut_body_slices(ct, label == 20, "sagittal", 112, 80)
-    assert slices.images.shape == (40, 112, 80)
-    assert slices.indices.tolist() == list(range(12, 52))
-    assert slices.corner == (128 - 56, 128 - 40)
-    assert slices.images[0, :, 0].tolist() == list(range(72, 184))
-
-
-@pytest.mark.parametrize(
-    ("count", "kept"), [(1, [0]), (2, [0, 1]), (10, list(range(1, 9))), (5, list(range(5)))]
-)
-def test_central_part(count: int, kept: list[int]) -> None:
-    assert list(range(count))[central_part(count, 0.8)] == kept
-
-
-# classifier
-
-
-def test_batches_are_balanced_and_repeat_with_the_seed() -> None:
-    from Attention.classifier_data import Vertebra, draw_batch
-
-    vertebrae = [
-        Vertebra(f"p_{index}", int(index == 0), np.full((5, 4, 4), index, np.uint8)) for index in range(9)
-    ]
-    images, truth = draw_batch(vertebrae, 0, 8, np.random.default_rng(3))
-    again, _ = draw_batch(vertebrae, 0, 8, np.random.default_rng(3))
-    assert truth.sum() == 4
-    assert ((images[:, 0, 0] == 0) == (truth == 1)).all()
-    np.testing.assert_array_equal(images, again)
-
-
-def test_augmentation_keeps_range_and_front() -> None:
-    from Attention.classifier_data import augment, draw_augmentation
-
-    slices = torch.full((16, 1, 64, 48), -1.0)
-    slices[..., :16] = 1.0  # bright in front
-    changes = draw_augmentation(slices.shape, "sagittal", torch.Generator().manual_seed(0))
-    changed = augment(slices, changes)
-    assert changed.min() >= -1 and changed.max() <= 1
-    assert (changed[..., :12].mean((1, 2, 3)) > changed[..., -24:].mean((1, 2, 3))).all()
-
-
-def test_no_augmentation_is_the_identity() -> None:
-    from Attention.classifier_data import Augmentation, augment
-
-    slices = torch.rand(2, 1, 12, 8) * 2 - 1
-    one, zero = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
-    still = Augmentation(torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(2, 1, 1), one, zero, zero)
-    torch.testing.assert_close(augment(slices, still), slices, rtol=0, atol=1e-5)
-
-
-def test_report_by_hand() -> None:
-    from Attention.classifier_training import describe, report
-
-    result = report(np.array([-2.0, -1.0, 1.0, 3.0, -0.5]), [0, 0, 0, 2, 1], 0)
-    assert result["auc"] == pytest.approx(5 / 6)
-    assert result["sensitivity"] == {"hits": 1, "of": 2, "share": 0.5}
-    assert result["specificity"] == {"hits": 2, "of": 3, "share": 2 / 3}
-    assert result["accuracy"] == {"hits": 3, "of": 5, "share": 0.6}
-    assert "sensitivity 1/2 = 0.50" in describe(result)
-
-
-def test_report_of_one_class_is_undefined_not_wrong() -> None:
-    from Attention.classifier_training import describe, report
-
-    result = report(np.array([-2.0, -1.0]), [0, 0], 0)
-    assert result["auc"] is None and result["sensitivity"]["share"] is None
-    assert "AUC undefined" in describe(result) and "sensitivity 0/0," in describe(result)
-
-
 def test_training_separates_pressed_boxes(classifier_folder: Path) -> None:
     lines = (classifier_folder / "log.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["test"]["auc"] == 1.0
@@ -266,23 +81,6 @@ def test_without_a_test_split_the_last_weights_are_kept(
     assert train_script.main([*training_flags(boxes, path, tmp_path / "out"), "--max_steps=2"]) == 0
     assert "nothing is reported" in capsys.readouterr().out
     assert (tmp_path / "out" / "best.safetensors").is_file()
-
-
-def test_one_class_in_train_is_said(tmp_path: Path) -> None:
-    cohort = tmp_path / "cohort.json"
-    write_cohort(cohort, Cohort(cohort, {"train": {"a_20": 0, "b_20": 0}}))
-    with pytest.raises(InputError, match=r"none that is fractured \(grade > 0\)"):
-        train_script.main(["--cohort", str(cohort), "--dataroot", str(tmp_path)])
-
-
-def test_every_missing_case_is_listed(tmp_path: Path) -> None:
-    cohort = tmp_path / "cohort.json"
-    write_cohort(cohort, Cohort(cohort, {"train": {"a_20": 0, "b_20": 3}}))
-    with pytest.raises(InputError, match=r"2 of 2 cases of train: .*a_20.*b_20"):
-        train_script.main(["--cohort", str(cohort), "--dataroot", str(tmp_path)])
-
-
-# heatmaps
 
 
 def test_heatmaps_show_the_pressed_body(boxes: BoxCohort, cohort: Path, classifier_folder: Path) -> None:

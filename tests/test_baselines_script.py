@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from box_spine import BoxCohort, write_box_cohort
 
 from evaluation import RHLV_quantification
 from evaluation.baseline.models import load_baselines
 from evaluation.baseline.surroundings import Surroundings, read_surroundings
 from evaluation.baselines import main
-from tests.box_spine import BoxCohort, write_box_cohort
 from util.cli import run_script
 from util.paths import fake_label, straightened_label, write_json
 from util.vertebrae import read_cohort

@@ -6,30 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from box_spine import BoxCohort, write_box_cohort
-from torch import multiprocessing, nn
+from box_spine import BoxCohort
+from torch import nn
+from two_processes import PATIENCE_SECONDS, ended, start, what_was_told
 
 import train
 from models.checkpoint import load_state
 from models.schedule import StopRequest
+from util.cli import run_script
 from util.distributed import World, joined_world
 from util.errors import InputError
 from util.run_log import read_lines
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--ngf=8", "--ndf=4", "--crop_cols=64", "--batch_size=3", "--gpu_ids=-1", "--log_freq=1",
-         "--name=run", "--threads=1"]
+SMALL = ["--ngf=8", "--ndf=4", "--crop_cols=64", "--batch_size=2", "--gpu_ids=-1", "--log_freq=1",
+         "--name=run", "--threads=1"]  # of three patients, so that an epoch ends with one for two processes
 MISTAKE = "--flag: expected one thing, found another; mend it"
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory: pytest.TempPathFactory) -> BoxCohort:
-    """Four patients to learn from, so that an epoch ends with one sample for two processes."""
-    return write_box_cohort(tmp_path_factory.mktemp("boxes"), patients=6, labels=(20,))
 
 
 def flags(boxes: BoxCohort, folder: Path, *more: str) -> list[str]:
@@ -37,43 +34,28 @@ def flags(boxes: BoxCohort, folder: Path, *more: str) -> list[str]:
     return [*boxes.flags, *SMALL, f"--checkpoints_dir={folder}", *more]
 
 
-def torchrun(*arguments: str) -> subprocess.Popen:
-    """Start train.py in two processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
-    return subprocess.Popen([*launch, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+def trained(argv: list[str]) -> int:
+    """Train as the script does; return its status."""
+    return run_script(lambda _=None: train.main(argv))
 
 
-def run_id(launcher: subprocess.Popen, rank: int) -> int:
-    """Return the process id of one of a launcher's processes."""
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = path.read_bytes().split(b"\0")
-            parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended, or is another user's
-            continue
-        if parent == launcher.pid and b"RANK=%d" % rank in variables:
-            return int(path.parent.name)
-    raise AssertionError(f"process {rank} is not there")
-
-
-def wait_for_save(launcher: subprocess.Popen, folder: Path, beyond: int) -> None:
-    """Wait until a run has saved a step beyond another."""
+def wait_for_save(is_there: Callable[[], bool], folder: Path, beyond: int) -> None:
+    """Wait until a run that is there has saved a step beyond another."""
     path = folder / "latest_state.pt"
-    while launcher.poll() is None and not (path.exists() and load_state(path)["step"] > beyond):
+    while not (path.exists() and load_state(path)["step"] > beyond):
+        assert is_there()
         time.sleep(0.1)
-    assert launcher.poll() is None, launcher.communicate()[0]
 
 
 def test_two_processes_learn_what_one_does(boxes: BoxCohort, tmp_path: Path) -> None:
-    whole = ["--max_steps=7", "--val_freq=4", "--augment=all"]
+    whole = ["--max_steps=5", "--val_freq=3", "--augment=all"]
     assert train.main(flags(boxes, tmp_path / "one", *whole)) == 0
     assert train.main(flags(boxes, tmp_path / "two", *whole, "--stop_after=1")) == 0
-    launcher = torchrun(*flags(boxes, tmp_path / "two", *whole, "--stop_after=5", "--continue_train"))
-    told = launcher.communicate(timeout=300)[0]
-    assert launcher.returncode == 0, told
+    goes_on = flags(boxes, tmp_path / "two", *whole, "--stop_after=3", "--continue_train")
+    assert ended(start(trained, goes_on, told=tmp_path / "told")) == [0, 0]
+    told = what_was_told(tmp_path / "told")
     assert "2 processes, each on cpu" in told
-    for once in ("ngf: 8", "vertebrae to learn from", "step 4: psnr", "step 6 of 7, 1 left"):
+    for once in ("ngf: 8", "vertebrae to learn from", "step 3: psnr", "step 4 of 5, 1 left"):
         assert told.count(once) == 1, once
     assert train.main(flags(boxes, tmp_path / "two", *whole, "--continue_train")) == 0
     one, two = (read_lines(tmp_path / name / "run" / "log.jsonl") for name in ("one", "two"))
@@ -90,60 +72,78 @@ def test_two_processes_learn_what_one_does(boxes: BoxCohort, tmp_path: Path) -> 
             torch.testing.assert_close(other, value, rtol=0, atol=5e-5, msg=name)
 
 
-def test_a_dead_process_ends_the_run_and_a_signal_saves_it(boxes: BoxCohort, tmp_path: Path) -> None:
-    long = ["--max_steps=2000", "--val_freq=2"]
-    launcher = torchrun(*flags(boxes, tmp_path, *long))
-    wait_for_save(launcher, tmp_path / "run", beyond=0)
+def run_id(launcher: subprocess.Popen, rank: int) -> int:
+    """Return the process id of one of a launcher's processes."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = path.read_bytes().split(b"\0")
+            parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended, or is another user's
+            continue
+        if parent == launcher.pid and b"RANK=%d" % rank in variables:
+            return int(path.parent.name)
+    raise AssertionError(f"process {rank} is not there")
+
+
+def test_under_torchrun_a_dead_process_ends_the_run(boxes: BoxCohort, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py",
+              *flags(boxes, tmp_path, "--max_steps=2000", "--val_freq=2")]
+    launcher = subprocess.Popen(launch, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    wait_for_save(lambda: launcher.poll() is None, tmp_path / "run", beyond=0)
     os.kill(run_id(launcher, 1), signal.SIGKILL)
-    told = launcher.communicate(timeout=60)[0]
+    told = launcher.communicate(timeout=PATIENCE_SECONDS)[0]
     assert launcher.returncode != 0
     assert told.count("process 0 of 2: expected the others to answer, found that one ended") == 1
     assert "goes on from its last save with --continue_train" in told
-    saved = load_state(tmp_path / "run" / "latest_state.pt")["step"]
-    assert saved >= 2
-    launcher = torchrun(*flags(boxes, tmp_path, *long, "--continue_train"))
-    wait_for_save(launcher, tmp_path / "run", beyond=saved)
-    os.kill(run_id(launcher, 1), signal.SIGTERM)  # reaches one of them; both stop
-    told = launcher.communicate(timeout=60)[0]
+    assert load_state(tmp_path / "run" / "latest_state.pt")["step"] >= 2
+
+
+def test_a_signal_to_one_process_saves_and_ends_both(boxes: BoxCohort, tmp_path: Path) -> None:
+    long = flags(boxes, tmp_path, "--max_steps=2000", "--val_freq=2")
+    processes = start(trained, long, told=tmp_path / "told")
+    wait_for_save(processes[0].is_alive, tmp_path / "run", beyond=0)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert ended(processes) == [130, 130]
     reached = load_state(tmp_path / "run" / "latest_state.pt")["step"]
-    assert reached > saved and f"step {reached} of 2000, {2000 - reached} left" in told
+    assert f"step {reached} of 2000, {2000 - reached} left" in what_was_told(tmp_path / "told")
     assert read_lines(tmp_path / "run" / "log.jsonl")[-1]["step"] == reached
 
 
 def test_a_mistake_is_told_once(boxes: BoxCohort, tmp_path: Path) -> None:
-    launcher = torchrun(*flags(boxes, tmp_path, "--batch_size=1"))
-    told = launcher.communicate(timeout=120)[0]
-    assert launcher.returncode != 0 and not list(tmp_path.iterdir())
-    assert told.count("error: --batch_size 1: expected a sample for each of the 2 processes") == 1
+    too_small = flags(boxes, tmp_path / "run", "--batch_size=1")
+    assert ended(start(trained, too_small, told=tmp_path / "told")) == [2, 2]
+    assert not (tmp_path / "run").exists()
+    assert what_was_told(tmp_path / "told").count(
+        "error: --batch_size 1: expected a sample for each of the 2 processes") == 1
 
 
-def process(rank: int, port: int, boxes: BoxCohort, folder: Path) -> None:
+def what_one_sees(boxes: BoxCohort, folder: Path) -> int:
     """Be one of two processes, and write down what it sees."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2",
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
     seen: dict[str, object] = {}
     with joined_world() as world:
+        rank, share = world.rank, world.share(3)
         layer = nn.Linear(1, 1)
         layer.weight.grad, layer.bias.grad = torch.full((1, 1), rank + 1.0), torch.full((1,), 10.0 * rank)
-        world.add_gradients(layer.parameters(), world.share(3))
+        world.add_gradients(layer.parameters(), share)
         seen["gradients"] = [layer.weight.grad.item(), layer.bias.grad.item()]
-        seen["mean"] = world.mean({"loss": torch.tensor(3.0 * rank)}, world.share(3))["loss"].item()
+        seen["mean"] = world.mean({"loss": torch.tensor(3.0 * rank)}, share)["loss"].item()
         seen["any"] = [world.any(False), world.any(rank == 1), world.any(True)]
         seen["first"] = world.first(lambda: f"said by {rank}")
-        seen["mistakes"] = [left(world, in_together, rank), left(world, in_first, rank)]
+        seen["mistakes"] = [left(world, in_together), left(world, in_first)]
         seen["state"] = state_after_steps(boxes, world)
     (folder / f"{rank}.json").write_text(json.dumps(seen))
+    return 0
 
 
-def in_together(world: World, rank: int) -> None:
+def in_together(world: World) -> None:
     """Make a mistake in the second process."""
     with world.together():
-        if rank == 1:
+        if world.rank == 1:
             raise InputError(MISTAKE)
 
 
-def in_first(world: World, rank: int) -> None:
+def in_first(world: World) -> None:
     """Make a mistake in what the first process does for all."""
     def work() -> None:
         raise InputError(MISTAKE)
@@ -151,10 +151,10 @@ def in_first(world: World, rank: int) -> None:
     world.first(work)
 
 
-def left(world: World, work, rank: int) -> str:
+def left(world: World, work: Callable[[World], None]) -> str:
     """Return how a process leaves a piece of work."""
     try:
-        work(world, rank)
+        work(world)
     except (InputError, SystemExit) as error:
         return f"{type(error).__name__} {error}"
     return "not at all"
@@ -170,7 +170,7 @@ def state_after_steps(boxes: BoxCohort, world: World) -> list[float]:
     options = TrainOptions().parse([*boxes.flags, *SMALL, "--netG=published", "--ngf=2"])
     model, store = create_model(options, "cpu", world), read_cohort_slices(options).train
     for epoch in range(2):
-        for draw in epoch_batches(store, 3, 0, epoch):
+        for draw in epoch_batches(store, 2, 0, epoch):
             own = draw.at(world.part(len(draw.place)))
             model.set_input(store.gather(own), own.context_above, own.context_below, None,
                             world.share(len(draw.place)))
@@ -180,12 +180,7 @@ def state_after_steps(boxes: BoxCohort, world: World) -> list[float]:
 
 
 def test_processes_agree(boxes: BoxCohort, tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(process, (port, boxes, tmp_path), nprocs=2)
+    assert ended(start(what_one_sees, boxes, tmp_path, told=tmp_path / "told")) == [0, 0]
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for each in seen:
         assert each["gradients"] == pytest.approx([(2 * 1 + 2) / 3, 10 / 3])  # two samples of three, and one
@@ -219,6 +214,15 @@ def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         World(0, 3, 0, 3).own_device("cuda")
 
 
+@pytest.fixture
+def heeded_interrupt() -> Iterator[None]:
+    """Heed Ctrl-C, which a command in a shell's background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupt")
 def test_the_same_signal_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("models.schedule.time.monotonic", lambda: now[0])

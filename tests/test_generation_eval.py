@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from box_spine import write_box_cohort
 
 from evaluation.generation_eval_sagittal import compare, main, restored_band
 from evaluation.metrics import (
@@ -19,7 +20,6 @@ from evaluation.metrics import (
     relative_volume_difference,
     ssim,
 )
-from tests.box_spine import write_box_cohort
 from util.errors import InputError
 from util.paths import fake_ct, fake_label, straightened_ct, straightened_label
 from util.volume import Volume, read_volume, write_volume

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 
 from data.slice_input import SliceInput
 from models.height_prior import HeightPrior
@@ -13,7 +14,6 @@ from models.iterative_inference import synthesize
 from models.plane_model import PlaneModel
 from models.shared_passes import run_alone
 from models.slice_generation import Scan
-from tests.box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 from util.geometry import row_extent
 
 

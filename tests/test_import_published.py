@@ -4,6 +4,10 @@ import pickle
 
 import pytest
 import torch
+from box_scan import BODY_COLUMNS, CANDIDATES, SHAPE, Drawn, box_scan
+from box_spine import write_box_cohort
+from published_oracle import published_forward, random_published_input, random_published_state
+from test_slice_input import COLUMNS, ROWS, raw_slices
 
 from data.slice_input import CONVENTIONS, SliceInput, build_inference_input
 from models.checkpoint import load_generator
@@ -13,10 +17,6 @@ from models.plane_model import PlaneModel, prepare_for_inference
 from models.published_weights import import_published, read_state
 from models.shared_passes import run_alone
 from models.slice_generation import Scan, generate_plane
-from tests.box_scan import BODY_COLUMNS, CANDIDATES, SHAPE, Drawn, box_scan
-from tests.box_spine import write_box_cohort
-from tests.published_oracle import published_forward, random_published_input, random_published_state
-from tests.test_slice_input import COLUMNS, ROWS, raw_slices
 from util.cli import run_script
 from util.errors import InputError
 from util.geometry import GAP_ROWS, gap_top, row_extent

@@ -3,17 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from data.slice_input import SliceInput
-from models.gap_closing import shift_rows, solid_body
-from models.implied_height import is_cut_off
-from models.iterative_inference import restorable_neighbours, restore_vertebra, synthesize
-from models.plane_model import PlaneModel
-from models.shared_passes import run_alone
-from models.slice_generation import Scan, generate_plane
-from tests.box_scan import (
+from box_scan import (
     BODY_COLUMNS,
     BODY_SLICES,
     BONE,
@@ -24,6 +14,16 @@ from tests.box_scan import (
     box_scan,
     painter,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.slice_input import SliceInput
+from models.gap_closing import shift_rows, solid_body
+from models.implied_height import is_cut_off
+from models.iterative_inference import restorable_neighbours, restore_vertebra, synthesize
+from models.plane_model import PlaneModel
+from models.shared_passes import run_alone
+from models.slice_generation import Scan, generate_plane
 from util.geometry import row_extent
 
 

@@ -5,12 +5,13 @@ import csv
 import numpy as np
 import pytest
 import torch
+from box_spine import write_box_cohort
 
 from eval_3d_sagittal_twostage import main
 from models import case_synthesis
 from models.checkpoint import save_generator
 from models.generator import build_generator
-from tests.box_spine import write_box_cohort
+from util.errors import InputError
 from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
 from util.volume import read_volume, write_volume
 
@@ -89,7 +90,7 @@ def test_cases_in_several_threads_give_the_same_files(cohort, checkpoints, tmp_p
 
 
 def test_the_same_plane_twice_is_refused(cohort, checkpoints, tmp_path):
-    with pytest.raises(Exception, match="expected the other plane"):
+    with pytest.raises(InputError, match="expected the other plane"):
         run(cohort, checkpoints["sagittal"], tmp_path, f"--checkpoint_coronal={checkpoints['sagittal']}")
 
 
@@ -108,7 +109,7 @@ def test_a_bad_case_does_not_stop_the_others(cohort, checkpoints, tmp_path, caps
 
 
 def test_wrong_names_are_refused_in_one_line(cohort, checkpoints, tmp_path):
-    with pytest.raises(Exception, match="expected a generator's checkpoint, found no file"):
+    with pytest.raises(InputError, match="expected a generator's checkpoint, found no file"):
         run(cohort, tmp_path / "none.safetensors", tmp_path)
-    with pytest.raises(Exception, match="--cases: expected cases"):
+    with pytest.raises(InputError, match="--cases: expected cases"):
         run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p9_20")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from box_spine import BoxCohort, write_box_cohort
+from box_spine import BoxCohort
 
 from benchmarks import overfit, short_run
 from benchmarks.learning_curves import METRICS, compare_steps, steps_table
@@ -19,12 +19,6 @@ def same_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory: pytest.TempPathFactory) -> BoxCohort:
-    """Three patients to learn from, one to watch, one held out; one target each."""
-    return write_box_cohort(tmp_path_factory.mktemp("boxes"), patients=5, labels=(20,))
 
 
 def rows(*values: tuple[float, float, float]) -> list[dict[str, float]]:

@@ -7,12 +7,12 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
+from box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 
 from data.slice_input import SliceInput
 from models.iterative_inference import synthesize
 from models.plane_model import PlaneModel
 from models.shared_passes import begun, run_alone, run_together
-from tests.box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 
@@ -110,6 +110,6 @@ def test_ahead_begins_work_before_its_turn_and_keeps_the_order():
         loaded = ahead(pool, work, "abcd", 2)
         name, first = next(loaded)
         assert (name, first.result()) == ("a", "A")
-        assert started["b"].wait(5) and started["c"].wait(5) and not started["d"].is_set()
+        assert started["b"].wait(60) and started["c"].wait(60) and not started["d"].is_set()
         assert [future.result() for _, future in loaded] == ["B", "C", "D"]
     assert list(delayed([], 3)) == [] and list(delayed("ab", 0)) == ["a", "b"]

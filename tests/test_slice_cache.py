@@ -24,9 +24,6 @@ SMALL = ["--ngf=4", "--ndf=4", "--crop_cols=64", "--batch_size=3", "--gpu_ids=-1
          "--max_steps=3", "--val_freq=3"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> BoxCohort:
     """Two patients to learn from, one to watch, one held out; two targets each; heat around T11."""

@@ -25,9 +25,8 @@ def run(folder: Path, cases, **options) -> int:
     return run_stage("Writing", work, cases, lambda case: (folder / case).exists(), **options)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_bad_case_does_not_stop_the_others(tmp_path, capsys, jobs):
-    assert run(tmp_path, ["a", "mistake", "fault", "b"], jobs=jobs) == 1
+def test_a_bad_case_does_not_stop_the_others(tmp_path, capsys):  # nor in processes: test_scheduler.py
+    assert run(tmp_path, ["a", "mistake", "fault", "b"]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
     told = capsys.readouterr()
     assert "2 done, 0 skipped (complete), 2 failed" in told.out

@@ -25,9 +25,6 @@ SMALL = ("--ngf=4", "--ndf=4")
 WAITS = ("local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh")  # or copies from the host
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def model_with_batch(*flags: str, batch: int = 2) -> Pix2PixModel:
     """A small model that has been given painted slices."""
     model = create_model(small_options(*flags), "cpu")

@@ -1,9 +1,11 @@
 """Virtual fractures: what is commanded is what the project measures, on boxes that can be counted by hand."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_input import told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +14,6 @@ from phantom.fracture import main as fracture_main
 from phantom.measured_spine import measure_spine
 from phantom.press_weights import LEAST_SLOPE, monotone
 from phantom.virtual_fracture import Manner, Wanted, deformation_of, fracture
-from tests.test_bad_input import told
 from util.errors import InputError
 from util.paths import raw_centroids, raw_ct, raw_mask, read_json, write_json
 from util.volume import Volume, read_ct, read_mask, reorient, write_volume
@@ -38,6 +39,21 @@ def box_scan() -> tuple[Volume, Volume]:
         mask[top + 6:top + 18, 62:78, 31:37] = label                   # spinous process
     ct[mask > 0] = BONE_HU
     return Volume(ct, AFFINE), Volume(mask, AFFINE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lattice_of_the_scan() -> Iterator[None]:
+    """Weights are found within the scan alone: it ends sooner than a person does."""
+    with pytest.MonkeyPatch.context() as patch:
+        for side, millimetres in (("FRONT", 16), ("BACK", 40), ("ASIDE", 36)):
+            patch.setattr(f"phantom.press_weights.{side}_MM", millimetres)
+        yield
+
+
+@pytest.fixture
+def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press once, as near to the commanded loss as that comes."""
+    monkeypatch.setattr("phantom.measured_press.ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +156,13 @@ def steps_down(scan: tuple[Volume, Volume], wanted: list[Wanted]) -> np.ndarray:
     return -np.diff(source[..., 2], axis=0)
 
 
+@pytest.mark.usefixtures("one_round")
 def test_the_map_never_folds(scan):
     """Down every column of the scan the source goes down too, also where kyphosis opens the processes."""
     assert steps_down(scan, [Wanted(20, "wedge", 0.6)]).min() > 0.0
 
 
+@pytest.mark.usefixtures("one_round")
 def test_two_neighbours_collapse_in_one_map(scan):
     """The upper one's map is asked along slanted lines there, which may touch a step between two facets."""
     steps = steps_down(scan, [Wanted(20, "wedge", 0.6), Wanted(19, "crush", 0.4)])
