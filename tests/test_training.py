@@ -1,6 +1,7 @@
 """Training from the command line: what a run leaves, and how it goes on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from box_spine import BoxCohort
 from small_training import assert_equal, model_with_batch, parse, run
 
 from data.slice_cache import SliceStore
-from models.checkpoint import load_generator, load_state
+from models.checkpoint import load_generator, load_state, save_state
 from models.run_state import RunState
 from options.train_options import TERMS
 from util.errors import InputError
@@ -86,6 +87,17 @@ def test_a_run_goes_on_with_its_own_flags_only(boxes: BoxCohort, whole_run: Path
         run(boxes, whole_run.parent, "whole", "--continue_train", "--ngf=4")
     with pytest.raises(InputError, match="--lambda_gan"):
         run(boxes, whole_run.parent, "whole", "--continue_train", "--lambda_gan=0")
+
+
+def test_a_run_of_another_version_is_refused(boxes: BoxCohort, whole_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_run, tmp_path / "older")
+    state = load_state(tmp_path / "older" / "latest_state.pt")
+    networks = state["model"]["networks"]
+    networks["discriminators"] = {f"older.{name}": value
+                                  for name, value in networks["discriminators"].items()}
+    save_state(tmp_path / "older" / "latest_state.pt", state)
+    with pytest.raises(InputError, match="expected the networks of this version"):
+        run(boxes, tmp_path, "older", "--continue_train")
 
 
 def test_dry_run_writes_nothing(boxes: BoxCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
