@@ -8,12 +8,15 @@ share its passes, `batch_slices` at a time. That number bounds the memory, howev
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
 from data.slice_input import RawSlices
 from models.plane_model import Drawn, PlaneModel, draw
+
+LANES = 2  # groups of syntheses by turns: one is in the networks, steps of the other are taken
 
 T = TypeVar("T")
 Key = TypeVar("Key")
@@ -88,43 +91,66 @@ def run_together(tasks: Iterable[tuple[Key, Steps[T]]], batch_slices: int,
     Args:
         tasks: taken from one by one, as there is room.
         batch_slices: slices that go through a network at once.
-        pool: whose threads take the steps between two passes; without it they are taken one by one.
+        pool: whose threads take the steps between two passes, while slices of other syntheses go through
+            the networks; without it steps are taken one by one, between the passes.
 
     Yields:
-        Each key with the result, or the error that ended its synthesis, as it is there.
+        Each key with the result, or the error that ended its synthesis, one pass after it is there.
     """
-    waiting, live = iter(tasks), list[_Live[Key, T]]()
-    while True:
-        while sum(len(one.wanted.raw.ct) for one in live) < batch_slices:
-            task = next(waiting, None)
-            if task is None:
-                break
-            one, result = _advance(*task, None)
-            if one:
-                live.append(one)
+    waiting = iter(tasks)
+    lanes = [_lane(waiting, batch_slices, pool) for _ in range(LANES if pool else 1)]
+    while lanes:
+        for lane in list(lanes):
+            ended = next(lane, None)
+            if ended is None:
+                lanes.remove(lane)
             else:
-                yield task[0], result
-        if not live:
-            return
+                yield from ended
+
+
+def _lane(waiting: Iterator[tuple[Key, Steps[T]]], batch_slices: int,
+          pool: Executor | None) -> Iterator[list[tuple[Key, Future[T]]]]:
+    """Take syntheses from pass to pass; after each pass yield those that had ended before it.
+
+    What follows the pass is then under way in the pool.
+    """
+    advanced: Iterable[_Live[Key, T] | tuple[Key, Future[T]]] = ()
+    while True:
+        live, ended = list[_Live[Key, T]](), list[tuple[Key, Future[T]]]()
+        for each in chain(advanced, _started(waiting, live, batch_slices)):
+            if isinstance(each, _Live):
+                live.append(each)
+            else:
+                ended.append(each)
         answers = _draw_together([one.wanted for one in live], batch_slices)
         keys, steps = [one.key for one in live], [one.steps for one in live]
-        advanced = list((pool.map if pool else map)(_advance, keys, steps, answers))
-        yield from ((one.key, result) for one, (after, result) in zip(live, advanced, strict=True)
-                    if not after)
-        live = [after for after, _ in advanced if after]
+        advanced = (pool.map if pool else map)(_advance, keys, steps, answers)
+        yield ended
+        if not live:
+            return
 
 
-def _advance(key: Key, steps: Steps[T], drawn: Drawn | None) -> tuple[_Live[Key, T] | None, Future[T]]:
-    """Send a synthesis what was drawn; return it with what it wants next, or None and how it ended."""
+def _started(waiting: Iterator[tuple[Key, Steps[T]]], live: Sequence[_Live[Key, T]],
+             batch_slices: int) -> Iterator[_Live[Key, T] | tuple[Key, Future[T]]]:
+    """Take up syntheses until those that are live fill a pass."""
+    while sum(len(one.wanted.raw.ct) for one in live) < batch_slices:
+        task = next(waiting, None)
+        if task is None:
+            return
+        yield _advance(*task, None)
+
+
+def _advance(key: Key, steps: Steps[T], drawn: Drawn | None) -> _Live[Key, T] | tuple[Key, Future[T]]:
+    """Send a synthesis what was drawn; return it with what it wants next, or how it ended."""
     ended: Future[T] = Future()
     try:
         wanted = steps.send(drawn) if drawn else next(steps)
-        return _Live(key, steps, wanted), ended
+        return _Live(key, steps, wanted)
     except StopIteration as result:
         ended.set_result(result.value)
     except Exception as error:  # this one's own: the others go on
         ended.set_exception(error)
-    return None, ended
+    return key, ended
 
 
 def _draw_together(wanted: Sequence[Wanted], batch_slices: int) -> list[Drawn]:

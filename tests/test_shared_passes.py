@@ -2,17 +2,19 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
 import torch
 from box_scan import CANDIDATES, Drawn, box_painter, box_scan, painter
 
-from data.slice_input import SliceInput
+from data.slice_input import RawSlices, SliceInput
+from models import shared_passes
 from models.iterative_inference import synthesize
+from models.plane_model import Drawn as DrawnRows
 from models.plane_model import PlaneModel
-from models.shared_passes import begun, run_alone, run_together
+from models.shared_passes import Wanted, begun, run_alone, run_together
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 
@@ -65,12 +67,33 @@ def test_no_more_are_taken_in_hand_than_fill_a_pass():
     taken = []
 
     def tasks():
-        for number in range(4):
+        for number in range(8):
             taken.append(number)
             yield number, synthesize(box_scan(), 20, [painter(30)], iterative=False)
 
     first = next(run_together(tasks(), 60))
-    assert first[0] == 0 and taken == [0, 1]          # 38 slices do not fill 60, 76 do
+    assert first[0] == 0 and taken == [0, 1, 2, 3]    # 38 slices do not fill 60, 76 do; and the next pass
+
+
+def test_steps_are_taken_while_others_are_in_the_networks(monkeypatch):
+    """The step after the first pass ends only once the second pass has begun, and the other way round."""
+    passes, meeting = [], Barrier(2)
+
+    def draw(model, raw, batch_slices):
+        passes.append(len(raw.ct))
+        if len(passes) == 2:
+            meeting.wait(60)
+        return DrawnRows(*(torch.zeros(len(raw.ct), *shape) for shape in ((40, 128), (40, 128), ())))
+
+    def steps(number):
+        yield Wanted(painter(30), RawSlices(*(torch.zeros(2, 1, 256, 128, dtype=torch.uint8),) * 7))
+        if number == 0:
+            meeting.wait(60)
+
+    monkeypatch.setattr(shared_passes, "draw", draw)
+    with ThreadPoolExecutor(1) as pool:
+        assert [key for key, _ in run_together([(0, steps(0)), (1, steps(1))], 2, pool)] == [0, 1]
+    assert passes == [2, 2]
 
 
 def test_one_that_fails_does_not_stop_the_others_and_its_error_is_kept():
