@@ -98,3 +98,13 @@ def test_endplates_tell_the_tilt_of_a_box(posterior_degrees, left_degrees):
     assert np.linalg.norm(axis) == pytest.approx(1.0)
     found = np.rad2deg(np.arctan(-axis[1:] / axis[0]))
     assert np.abs(found - [posterior_degrees, left_degrees]).max() <= 2.0
+
+
+@pytest.mark.parametrize(("upper_degrees", "lower_degrees"), [(0, 20), (16, -4), (-18, 0)])
+def test_a_wedge_stands_midway_between_its_endplates(upper_degrees, lower_degrees):
+    row, column, left = np.indices((90, 60, 60))
+    upper, lower = (np.tan(np.deg2rad(degrees)) * (column - 30) for degrees in (upper_degrees, lower_degrees))
+    body = (row > 32 + upper) & (row < 58 + lower) & (np.abs(column - 30) < 17) & (np.abs(left - 30) < 21)
+    axis = endplate_axis(body)
+    tilt_degrees = np.rad2deg(np.arctan(-axis[1] / axis[0]))
+    assert tilt_degrees == pytest.approx((upper_degrees + lower_degrees) / 2, abs=1.5)
