@@ -49,7 +49,7 @@ class Pix2PixModel(BaseModel):
         super().__init__(device, options.compile)
         torch.manual_seed(options.seed)
         self.weights = objective_weights(options)
-        self.amp = options.amp
+        self.amp, self.eager = options.amp, options.eager
         self.recorded: RecordedStep | None = None
         self.whole = 0  # slices of a whole batch
         betas = (options.beta1, BETA2)
@@ -84,8 +84,8 @@ class Pix2PixModel(BaseModel):
         self.body = raw.body.float()                                             # (B, 1, R, C) original frame
 
     def optimize_parameters(self) -> None:
-        """Take one step with the batch that was set; on a GPU of one process by a recording."""
-        if self.device.type != "cuda" or self.world.size > 1:
+        """Take one step with the batch that was set; one process on a GPU replays a recording."""
+        if self.device.type != "cuda" or self.world.size > 1 or self.eager:
             self.losses = self._take_step(*self.seen, *self.truth, self.body)
             return
         if self.recorded is None:
