@@ -7,7 +7,7 @@ import pytest
 import torch
 from box_spine import BoxCohort
 
-from benchmarks import overfit, short_run
+from benchmarks import overfit, precision, short_run
 from benchmarks.learning_curves import METRICS, compare_steps, steps_table
 
 SMALL = ["--ngf=4", "--ndf=4", "--crop_cols=64", "--batch_size=2", "--gpu_ids=-1", "--threads=1"]
@@ -58,3 +58,14 @@ def test_a_benchmark_leaves_curves_and_a_comparison(boxes: BoxCohort, tmp_path: 
     assert len(json.loads((tmp_path / "steps_to_quality.json").read_text())["rows"]) == len(METRICS)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     assert "share of steps" in capsys.readouterr().out
+
+
+def test_precision_is_told_beside_chance(boxes: BoxCohort, tmp_path: Path,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    assert precision.main([*boxes.flags, *SMALL, "--slices=3", "--steps=3", "--every=2",
+                           f"--out={tmp_path}"]) == 0
+    result = json.loads((tmp_path / "residual.json").read_text())
+    assert result["full_precision"].keys() == result["nudged_percent"].keys() == result["amp_percent"].keys()
+    assert 0 < abs(result["nudged_percent"]["total"]) < 0.1 and 0 < abs(result["amp_percent"]["total"]) < 5
+    printed = capsys.readouterr().out
+    assert "--amp: step 2 of 3" in printed and "| total |" in printed
