@@ -109,6 +109,8 @@ def compare(network: Network, data: PhantomData, settings: Settings) -> list[Row
     jobs = settings.jobs if kind == "cpu" else 1
     plain = synthesis_settings(network, data, settings, "plain")
     planes = plain_models(network, settings.device)
+    if kind == "gpu":
+        run_plain(planes, plain, few[:1])  # what a GPU sets up once is not measured
     plain_s = seconds(lambda: run_plain(planes, plain, few), settings.device) / len(few)
     rows = []
     for amp in network.precisions(kind):

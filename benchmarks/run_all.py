@@ -51,6 +51,14 @@ def chosen_places(args: argparse.Namespace) -> Iterator[tuple[Settings, Sequence
         yield settings, [name for name in args.only if name in GPU_MODULES]
 
 
+def forget_settings() -> None:
+    """Undo what a benchmark has set in PyTorch for its whole process, as training does."""
+    import torch
+
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.benchmark = False
+
+
 def publish(docs: Path, rows: Sequence[Row]) -> None:
     """Put rows in the place of those of the same stages, and write the page's tables anew."""
     measured = {row.stage for row in rows}
@@ -76,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for settings, modules in chosen_places(args):
         for name in modules:
             print(f"\n{name} on {settings.device}", flush=True)
+            forget_settings()
             found = measured_here(import_module(f"benchmarks.{name}").measure(settings), settings)
             print(table(found), flush=True)
             rows += found

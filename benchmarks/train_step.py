@@ -3,26 +3,24 @@
     python benchmarks/train_step.py
 
 Both take the same weights and slices, and define the losses alike: the discriminators look at the same rows
-and columns. The plain step is written as the publication's: attention a sample at a time, features doubled
-before they are convolved and joined to the planes beside them, real and restored judged one after the other,
-each pass with spectral norms of its own, contiguous memory, Adam parameter by parameter. The fast one is
+and columns. The plain step is written as the publication's (`plain_step.py`). The fast one is
 `Pix2PixModel.optimize_parameters`, in full precision and in bfloat16 (`amp`); on a GPU recorded, and also
-compiled.
-The details hold the plain step with discriminators that look at whole slices, as the publication's do.
+compiled. The details hold the plain step with discriminators that look at whole slices, as the publication's
+do, and the slices a second of train.py's loop: drawn, gathered from the store, and learned from.
 """
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.comparison import Row, Settings, alternate, run_benchmark, seconds
 from util.cli import run_script
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from data.slice_cache import SliceStore
     from data.slice_input import RawSlices
     from models.pix2pix_model import Pix2PixModel
 
@@ -93,93 +91,10 @@ def settle(model: "Pix2PixModel") -> None:
                     module.norm()
 
 
-def in_plain_order(network: "nn.Module") -> Any:
-    """Return a copy whose weights lie in memory channel by channel."""
-    import torch
-
-    return deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-class PlainStep:
-    """The step as published, with copies of a model's networks."""
-
-    def __init__(self, model: "Pix2PixModel", crops: bool = True) -> None:
-        """Copy the networks.
-
-        Args:
-            model: its batch is set.
-            crops: whether the discriminators look at the model's crops, or at whole slices.
-        """
-        import torch
-
-        from models.pix2pix_model import BETA2
-
-        self.model, self.crops = model, crops
-        self.generator, discriminators = (in_plain_order(network) for network in model.networks.values())
-        self.discriminators = [discriminators.image, discriminators.mask, discriminators.target]
-        rate = model.optimizers["generator"].param_groups[0]["lr"]
-        self.optimizers = [torch.optim.Adam(network.parameters(), rate, (0.5, BETA2), foreach=False)
-                           for network in (self.generator, discriminators)]
-        self.losses: dict[str, Tensor] = {}
-
-    def __call__(self) -> None:
-        """Take one step."""
-        from benchmarks.plain_generator import plain_generator
-
-        output = plain_generator(self.generator, self.model.seen)
-        composed = self.model.compose_true(output.ct)
-        self._step_discriminators(self._views(composed.detach(), output.body.detach()))
-        self._step_generator(output, composed)
-
-    def _views(self, image: "Tensor", mask: "Tensor") -> list["Tensor"]:
-        """Return what each discriminator looks at."""
-        from models.discriminator import crop_to_box
-        from models.pix2pix_model import IMAGE_ROWS, MASK_ROWS, central_rows
-
-        if not self.crops:
-            return [image, mask, image * self.model.body]
-        image, body = central_rows(image, IMAGE_ROWS), central_rows(self.model.body, IMAGE_ROWS)
-        return [image, central_rows(mask, MASK_ROWS), crop_to_box(image, body)]
-
-    def _step_discriminators(self, restored: list["Tensor"]) -> None:
-        """Judge real and restored one after the other, and update."""
-        from models.losses import gan_loss
-
-        real = self._views(self.model.truth.ct, self.model.truth.body)
-        self._freeze(False)
-        self.optimizers[1].zero_grad()
-        names = ("D_image", "D_mask", "D_target")
-        for name, judge, false, true in zip(names, self.discriminators, restored, real, strict=True):
-            loss = (gan_loss(judge(false), False) + gan_loss(judge(true), True)) / 2
-            loss.backward()
-            self.losses[name] = loss.detach()
-        self.optimizers[1].step()
-
-    def _step_generator(self, output: Any, composed: "Tensor") -> None:
-        """Judge the restored again, add the other terms, and update."""
-        import torch
-
-        from models.losses import gan_loss
-
-        weights = self.model.weights
-        self._freeze(True)
-        self.optimizers[0].zero_grad()
-        views = zip(self.discriminators, self._views(composed, output.body), strict=True)
-        adversarial = torch.stack([gan_loss(judge(view), True) for judge, view in views]).mean()
-        terms = self.model.reconstruction_terms(output, composed) | {"gan": adversarial}
-        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
-        total.backward()
-        self.optimizers[0].step()
-        self.losses |= {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}
-
-    def _freeze(self, frozen: bool) -> None:
-        """Switch the discriminators' own gradients off or on."""
-        for judge in self.discriminators:
-            judge.requires_grad_(not frozen)
-
-
 def compare(stage: str, settings: Settings, tolerance: float, *flags: str) -> Row:
     """Compare the losses of the first step from the same weights, then measure."""
+    from benchmarks.plain_step import PlainStep
+
     model = settled_model(build_options(*flags), settings.device)
     plain, with_whole_slices, fast = PlainStep(model), PlainStep(model, False), model.optimize_parameters
     plain()
@@ -187,18 +102,52 @@ def compare(stage: str, settings: Settings, tolerance: float, *flags: str) -> Ro
     differences = relative_differences(plain.losses, model.losses)
     updated = differences.pop("gan")
     greatest = max(differences.values())
-    batch, steps = len(model.body), STEPS[model.device.type]
+    batch, steps = len(model.body), STEPS[settings.device.partition(":")[0]]
     rounds = alternate(partial(repeat, plain, steps), partial(repeat, fast, steps), settings.rounds,
                        settings.device)
     plain_s, fast_s = (each / (batch * steps) for each in rounds)
-    if model.device.type == "cuda":
+    if settings.device != "cpu":
         with_whole_slices()  # a GPU's kernels are chosen at the first of each shape
-    whole_slices_s = seconds(with_whole_slices, settings.device) / batch
-    details = {"batch_size": batch, "flags": " ".join(flags), "slices_per_second": round(1 / fast_s, 3),
-               "plain_with_whole_slices_judged_s": round(whole_slices_s, 3)}
+    figures = {"slices_per_second": 1 / fast_s,
+               "loop_slices_per_second": loop_slices_per_second(model, batch, steps),
+               "plain_with_whole_slices_judged_s": seconds(with_whole_slices, settings.device) / batch}
+    details = {"batch_size": batch, "flags": " ".join(flags)} | {
+        name: float(f"{value:.4g}") for name, value in figures.items()}
     return Row(stage, plain_s, fast_s, "slice", greatest < tolerance and updated < UPDATED_TOLERANCE,
                f"losses of the first step differ by {greatest:.0e} at most, the adversarial one, after the "
                f"discriminators' update, by {updated:.0e}", details)
+
+
+def loop_slices_per_second(model: "Pix2PixModel", batch: int, steps: int) -> float:
+    """Return how many slices a second train.py's loop learns from, with the slices held on the device."""
+    from data.aligned_dataset import epoch_batches
+
+    store = painted_store(batch * steps, str(model.device))
+    rate = float(model.optimizers["generator"].param_groups[0]["lr"])
+
+    def epoch(number: int) -> None:
+        for draw in epoch_batches(store, batch, SEED, number):
+            model.set_learning_rate(rate)
+            model.set_input(store.gather(draw), draw.context_above, draw.context_below)
+            model.optimize_parameters()
+
+    if model.device.type == "cuda":
+        epoch(0)
+    return len(store) / seconds(lambda: epoch(1), str(model.device))
+
+
+def painted_store(count: int, device: str) -> "SliceStore":
+    """Return vertebrae of one painted slice each."""
+    import numpy as np
+
+    from data.aligned_dataset import VertebraSlices
+    from data.slice_cache import SliceStore
+
+    ct, body, neighbours, heatmap, top, bottom, _ = painted_slices(count)
+    images = np.stack([ct[:, 0], body[:, 0] | neighbours[:, 0] << 1, heatmap[:, 0]], 1)   # (count, 3, R, C)
+    vertebrae = [VertebraSlices(f"painted_{number}", images[number:number + 1], np.zeros(1, np.float32),
+                                int(top[number]), int(bottom[number])) for number in range(count)]
+    return SliceStore(vertebrae, device, on_device=True)
 
 
 def repeat(step: Callable[[], object], count: int) -> None:

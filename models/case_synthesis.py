@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from models import synthesis_records as records
+from util.device import host_threads
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 from util.paths import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
 
 BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
 AHEAD, BEHIND = 2, 2     # cases per thread that are read before their turn, or still being written
-MOST_THREADS = 8         # beside a GPU; Python's lock keeps more from helping
 
 
 @dataclass(frozen=True)
@@ -124,18 +123,11 @@ def check_models(settings: SynthesisSettings, *, here: bool) -> None:
               "patients or more with this version to get one")
 
 
-class Loaded(NamedTuple):
-    """A case as it was read."""
-
-    scan: "Scan"
-    affine: np.ndarray  # 4x4, of the straightened volume
-
-
 class Begun(NamedTuple):
     """A case that waits for its first pass."""
 
     steps: "Steps[Synthesis]"
-    affine: np.ndarray  # as above
+    affine: np.ndarray  # 4x4, of the straightened volume
 
 
 def synthesize_case(settings: SynthesisSettings, digest: str, case: str) -> str | None:
@@ -149,7 +141,8 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
     """Synthesize cases side by side: they share the networks' passes, while others are read and written.
 
     Args:
-        settings: what to do. As many cases are in hand as fill a pass of `batch_slices`.
+        settings: what to do. As many cases are in hand as fill a pass of `batch_slices`, beside a GPU twice
+            as many; those that were read ahead or are being written come on top.
         digest: see `recipe`.
         cases: taken from one by one.
 
@@ -161,26 +154,21 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
     from models.shared_passes import run_together
 
     models = load_models(settings.checkpoints, settings.device, settings.amp)
-    kind = models.planes[0].device.type
-    count, batch_slices = threads_beside(kind), settings.batch_slices or BATCH_SLICES[kind]
-    if settings.threads or count > 1:
-        torch.set_num_threads(settings.threads or 1)  # beside several threads, each does its own arithmetic
+    kind, usual = models.planes[0].device.type, torch.get_num_threads()
+    count = host_threads(kind, settings.threads) if len(cases) > 1 else 1
+    batch_slices = settings.batch_slices or BATCH_SLICES[kind]
     with ThreadPoolExecutor(count) as reader, ThreadPoolExecutor(count) as writer, \
             ThreadPoolExecutor(count) as pool:
+        torch.set_num_threads(1 if count > 1 else settings.threads or usual)
         loaded = ahead(reader, partial(_begin, settings, models), cases, AHEAD * count)
         tasks = ((case, _steps(reading)) for case, reading in loaded)
         results = run_together(tasks, batch_slices, pool if count > 1 else None)
         written = ((case, writer.submit(_write, settings, digest, case, result))
                    for case, result in results)
-        yield from delayed(written, BEHIND * count)
-
-
-def threads_beside(kind: str) -> int:
-    """Return how many threads read, as many that write, beside a GPU as many for what lies between passes.
-
-    On a CPU the networks need the cores.
-    """
-    return 1 if kind == "cpu" else max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // 2))
+        try:
+            yield from delayed(written, BEHIND * count)
+        finally:
+            torch.set_num_threads(usual)
 
 
 def _begin(settings: SynthesisSettings, models: Models, case: str) -> "Begun":
@@ -196,15 +184,15 @@ def _begin(settings: SynthesisSettings, models: Models, case: str) -> "Begun":
     return Begun(begun(steps), affine)
 
 
-def _load(settings: SynthesisSettings, models: Models, case: str) -> Loaded:
-    """Read a case."""
+def _load(settings: SynthesisSettings, models: Models, case: str) -> tuple["Scan", np.ndarray]:
+    """Read a case and its affine (4, 4)."""
     from data.aligned_dataset import load_case
     from models.slice_generation import Scan
 
     heatmaps = settings.heatmaps if models.takes_heatmap else None
     volumes = load_case(settings.dataroot, case, heatmaps, models.columns)
     heatmap = np.zeros_like(volumes.ct) if volumes.heatmap is None else volumes.heatmap
-    return Loaded(Scan(volumes.ct, volumes.label, heatmap), volumes.affine)
+    return Scan(volumes.ct, volumes.label, heatmap), volumes.affine
 
 
 def _steps(reading: "Future[Begun]") -> "Steps[tuple[Synthesis, np.ndarray]]":

@@ -59,7 +59,7 @@ class ContextualAttention(nn.Module):
     """
 
     def forward(self, features: Tensor, gap: Tensor) -> Tensor:
-        """Rebuild a feature map from its own patches outside the gap. In full precision always.
+        """Rebuild a feature map from its own patches outside the gap. Never in bfloat16.
 
         Args:
             features: (B, C, R, W), R and W even.
@@ -73,13 +73,13 @@ class ContextualAttention(nn.Module):
 
     def _rebuild(self, features: Tensor, gap: Tensor) -> Tensor:
         """Be `forward`, the precision settled."""
-        way = patch_matrices if features.is_cuda else patch_pairs
+        pairs = patch_matrices if features.is_cuda else patch_pairs
         half = features[:, :, ::2, ::2]                                            # (B, C, R/2, W/2)
-        scores = way.fuse(way.patch_scores(half))
+        scores = pairs.fuse(pairs.patch_scores(half))
         excluded = touches_gap(sample_gap(gap, gap.shape[2] // half.shape[2]))     # (B, N)
         kept = (~excluded).to(half.dtype).view(-1, 1, 1, *half.shape[2:])
         weights = scores.mul_(SOFTMAX_SCALE * kept).flatten(3).softmax(3)          # (B, R/2, W/2, N)
-        return way.paste(features, weights.view(scores.shape), kept)
+        return pairs.paste(features, weights.view(scores.shape), kept)
 
 
 class GapAttention(nn.Module):

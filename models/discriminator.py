@@ -15,7 +15,7 @@ class NormalisedConv(nn.Conv2d):
     """A 4x4 convolution divided by its spectral norm (Miyato et al. 2018, arXiv:1802.05957).
 
     The norm is that of the weights as they lie in memory, channels last, so that they need not be copied for
-    it, and it is worked out within the layer, so that a compiled network holds it. In full precision always.
+    it, and it is worked out within the layer, so that a compiled network holds it. Never in bfloat16.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:

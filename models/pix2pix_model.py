@@ -51,7 +51,7 @@ class Pix2PixModel(BaseModel):
         self.weights = objective_weights(options)
         self.amp, self.eager = options.amp, options.eager
         self.recorded: RecordedStep | None = None
-        self.whole = 0  # slices of a whole batch
+        self.batch_size = options.batch_size
         betas = (options.beta1, BETA2)
         self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
         self.add_network("generator", self.generator, options.lr, betas)
@@ -64,6 +64,11 @@ class Pix2PixModel(BaseModel):
         return {"device": str(self.device)} | {f"lambda_{term}": weight
                                                for term, weight in asdict(self.weights).items()}
 
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`; a recording would go on with what was there before."""
+        super().load_state(state)
+        self.recorded = None
+
     def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor,
                   augmentation: Augmentation | None = None, share: float = 1.0) -> None:
         """Build the sample of a batch on the device.
@@ -74,7 +79,7 @@ class Pix2PixModel(BaseModel):
             augmentation: how the slices change first.
             share: of the step's batch that this is; the rest is with the other processes.
         """
-        self.share, self.whole = share, max(self.whole, len(raw.ct))
+        self.share = share
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
@@ -101,8 +106,8 @@ class Pix2PixModel(BaseModel):
         Returns:
             The losses.
         """
-        fields = len(SliceInput._fields)
-        self.seen, self.truth = SliceInput(*batch[:fields]), SliceTruth(*batch[fields:-1])
+        given = len(SliceInput._fields)
+        self.seen, self.truth = SliceInput(*batch[:given]), SliceTruth(*batch[given:-1])
         self.body = batch[-1]
         with self._autocast():
             output = self._as_called("generator")(self.seen)
@@ -179,7 +184,8 @@ class Pix2PixModel(BaseModel):
 
     def _as_called(self, name: str) -> Callable[..., Any]:
         """Return a network as a step calls it; an epoch's last, smaller batch is not worth compiling for."""
-        return (self.passes if len(self.body) == self.whole else self.networks)[name]
+        is_whole = len(self.body) == self.world.count(self.batch_size)
+        return (self.passes if is_whole else self.networks)[name]
 
     def _autocast(self) -> AbstractContextManager[None]:
         """Return the context in which convolutions run in bfloat16, if --amp wants it."""

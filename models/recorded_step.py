@@ -5,6 +5,7 @@ CUDA graph holds them all and starts them with one call. Every batch shape has a
 recordings share their working memory, since one is replayed after the other.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -36,18 +37,19 @@ class RecordedStep:
         """Take a step with a batch; return its losses."""
         shapes = tuple(tensor.shape for tensor in batch)
         self.taken[shapes] += 1
-        if self.taken[shapes] <= WARM_STEPS:
-            return self._take(batch)
-        if shapes not in self.recordings:
-            self.recordings[shapes] = Recording(self.work, batch, self.stream, self.pool)
-        return self.recordings[shapes].replay(batch)
+        with torch.cuda.device(self.stream.device):
+            if self.taken[shapes] <= WARM_STEPS:
+                return self._take(batch)
+            if shapes not in self.recordings:
+                self.recordings[shapes] = Recording(self.work, batch, self.stream, self.pool)
+            return self.recordings[shapes].replay(batch)
 
     def _take(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Take a step as it is, on the stream that records later: gradients keep to their stream."""
-        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             losses = self.work(*batch)
-        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         return losses
 
 
@@ -57,6 +59,7 @@ class Recording:
     def __init__(self, work: Work, batch: tuple[Tensor, ...], stream: torch.cuda.Stream, pool: Any) -> None:
         """Record a step without taking it."""
         self.batch = [tensor.clone() for tensor in batch]
+        gc.collect()  # another recording that has been dropped must not be taken apart during this one
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool, stream):
             losses = work(*self.batch)

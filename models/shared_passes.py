@@ -2,7 +2,7 @@
 
 A synthesis is a generator: it yields the slices that it wants drawn and is sent what was drawn, until it
 returns its result. `run_together` advances many of them side by side and lets slices of the same network
-share its passes, `batch_slices` at a time. That number bounds the memory, however many wait.
+share its passes, `batch_slices` at a time. That number bounds the memory of a pass, however many wait.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -86,7 +86,7 @@ def _continued(steps: Steps[T], wanted: Wanted) -> Steps[T]:
 
 def run_together(tasks: Iterable[tuple[Key, Steps[T]]], batch_slices: int,
                  pool: Executor | None = None) -> Iterator[tuple[Key, Future[T]]]:
-    """Run many syntheses, as many at the same time as fill a pass.
+    """Run many syntheses, as many at the same time as fill a pass, or with a pool two passes.
 
     Args:
         tasks: taken from one by one, as there is room.

@@ -81,7 +81,7 @@ def test_two_planes_are_fused(cohort, checkpoints, tmp_path):
 def test_cases_in_several_threads_give_the_same_files(cohort, checkpoints, tmp_path, monkeypatch):
     fused = f"--checkpoint_coronal={checkpoints['coronal']}"
     for threads in (1, 3):
-        monkeypatch.setattr(case_synthesis, "threads_beside", lambda _, count=threads: count)
+        monkeypatch.setattr(case_synthesis, "host_threads", lambda *_, count=threads: count)
         assert run(cohort, checkpoints["sagittal"], tmp_path / str(threads), fused) == 0
     made = [sorted(path for path in (tmp_path / str(threads)).rglob("*") if path.is_file())
             for threads in (1, 3)]

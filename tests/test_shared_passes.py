@@ -96,16 +96,32 @@ def test_steps_are_taken_while_others_are_in_the_networks(monkeypatch):
     assert passes == [2, 2]
 
 
-def test_one_that_fails_does_not_stop_the_others_and_its_error_is_kept():
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("passes", [0, 1])
+def test_one_that_fails_does_not_stop_the_others_and_its_error_is_kept(threads, passes):
     def failing():
+        for _ in range(passes):
+            yield Wanted(painter(30), RawSlices(*(torch.zeros(2, 1, 256, 128, dtype=torch.uint8),) * 4,
+                                                *torch.zeros(3, 2, dtype=torch.int64)))
         raise InputError("case: expected a good file, found a bad one; mend it")
         yield
 
-    good = synthesize(box_scan(), 20, [painter(30)])
-    found = dict(run_together([("bad", failing()), ("good", good)], 64))
-    assert found["good"].result().passes[-1].rows == 30
+    good = [(number, synthesize(box_scan(), 20, [painter(30)])) for number in range(3)]
+    with ThreadPoolExecutor(threads or 1) as pool:
+        found = dict(run_together([("bad", failing()), *good], 64, pool if threads else None))
+    assert [found[number].result().passes[-1].rows for number in range(3)] == [30, 30, 30]
     with pytest.raises(InputError, match="mend it"):
         found["bad"].result()
+
+
+def test_an_error_of_a_pass_ends_all_of_them(monkeypatch):
+    def draw(*_):
+        raise MemoryError("a pass too large")
+
+    monkeypatch.setattr(shared_passes, "draw", draw)
+    tasks = [(number, synthesize(box_scan(), 20, [painter(30)])) for number in range(4)]
+    with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError, match="too large"):
+        list(run_together(tasks, 64, pool))
 
 
 def test_steps_that_are_begun_early_end_as_they_would():

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import train_step
 from benchmarks.contextual_attention import plain_contextual_attention
 from benchmarks.plain_generator import plain_generator
-from benchmarks.train_step import PlainStep, build_options, painted_slices, relative_differences, settle
+from benchmarks.plain_step import PlainStep
+from benchmarks.train_step import build_options, painted_slices, relative_differences, settle
 from models import base_model, create_model
 from models.contextual_attention import ContextualAttention
 from models.generator import build_generator
@@ -27,7 +28,7 @@ WAITS = ("local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh
 
 def model_with_batch(*flags: str, batch: int = 2) -> Pix2PixModel:
     """A small model that has been given painted slices."""
-    model = create_model(small_options(*flags), "cpu")
+    model = create_model(small_options(f"--batch_size={batch}", *flags), "cpu")
     context = torch.full((batch,), 88)
     model.set_input(painted_slices(batch), context, context)
     return model

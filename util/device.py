@@ -4,6 +4,8 @@ import os
 
 from util.errors import InputError
 
+MOST_HOST_THREADS = 8  # of each kind beside a GPU: more would wait for Python's lock
+
 
 def choose_device(name: str) -> str:
     """Resolve a device flag: `auto` is the GPU where there is one, else the CPU.
@@ -38,3 +40,15 @@ def share_cores(jobs: int, threads: int | None) -> int | None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     torch.set_num_threads(1)
     return threads or max(1, len(os.sched_getaffinity(0)) // jobs)
+
+
+def host_threads(kind: str, cores: int | None) -> int:
+    """Return how many threads of a process read, as many that write, and as many that work between passes.
+
+    Args:
+        kind: `cpu`, whose cores the networks need, or `cuda`.
+        cores: that the process may use; None for all of the machine.
+    """
+    if kind == "cpu":
+        return 1
+    return max(1, min(MOST_HOST_THREADS, (cores or len(os.sched_getaffinity(0))) // 2))

@@ -86,9 +86,13 @@ class World:
 
         return torch.tensor([*range(self.rank, samples, self.size)] or [0])
 
+    def count(self, samples: int) -> int:
+        """Return how many samples of a batch this process takes."""
+        return len(range(self.rank, samples, self.size))
+
     def share(self, samples: int) -> float:
         """Return the share of a batch that this process takes, 0..1."""
-        return len(range(self.rank, samples, self.size)) / samples
+        return self.count(samples) / samples
 
     def say(self, device: str) -> str:
         """Return in words where the run computes."""
