@@ -95,8 +95,8 @@ def measure(settings: Settings) -> list[Row]:
     data = phantom_data(settings.scratch, settings.jobs)
     shipped = tuple(ROOT / "weights" / f"phantom_{plane}.safetensors" for plane in ("sagittal", "coronal"))
     published = (published_checkpoint(settings.scratch),)
-    return [row for network in (Network("inference", published, 1, 2, 1, True),
-                                Network("inference_default", shipped, 2, 12, 16, False))
+    return [row for network in (Network("inference", published, 1, 4, 1, True),
+                                Network("inference_default", shipped, 2, 24, 16, False))
             for row in compare(network, data, settings)]
 
 
