@@ -39,16 +39,7 @@ def add_next(scores: Tensor) -> Tensor:
 
 
 def paste(features: Tensor, weights: Tensor, kept: Tensor) -> Tensor:
-    """Replace each 4x4 patch, two pixels from the next, by the weighted sum of all; overlaps are averaged.
-
-    Args:
-        features: (B, C, R, W), R and W even.
-        weights: (B, R / 2, W / 2, R / 2, W / 2), of the second patch in the place of the first.
-        kept: (B, 1, 1, R / 2, W / 2), 0 for patches that are left out, else 1.
-
-    Returns:
-        (B, C, R, W).
-    """
+    """Do what `models.patch_pairs.paste` does, of the same shapes."""
     patches = functional.unfold(features, 4, padding=1, stride=2)                   # (B, 16C, N)
     pairs = weights.flatten(3).flatten(1, 2)                                        # (B, N, N)
     copied = (patches * kept.flatten(3).flatten(1, 2)) @ pairs.transpose(1, 2)      # (B, 16C, N)
