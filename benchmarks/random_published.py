@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks.settled_norms import settle_norms
 from util.volume import STRAIGHTENED_SHAPE
 
 SEED = 0
 DRAWN_HEIGHT, DRAWN_BODY = 0.5, 3.0  # biases of a height head and of a body: 25 mm, a probability about 0.95
-POWER_ITERATIONS = 30
 CONTRAST = 64.0  # by which the drawn CT is amplified, to some tens of grey levels
 
 
@@ -25,7 +25,7 @@ def published_checkpoint(scratch: Path) -> Path:
     torch.manual_seed(SEED)
     path = scratch / "published_random.safetensors"
     generator: Any = build_generator("published", 16, True)
-    settle_norms(generator)
+    settle_norms(generator)  # at first they are guesses, and features would explode
     with torch.no_grad():
         for stage in (generator.coarse_generator, generator.fine_generator):
             stage.fc_height.weight.zero_()
@@ -35,15 +35,3 @@ def published_checkpoint(scratch: Path) -> Path:
     save_generator(path, generator,
                    {"plane": "sagittal", "crop_cols": STRAIGHTENED_SHAPE[1], "attention": "heatmap"})
     return path
-
-
-def settle_norms(generator: Any) -> None:
-    """Iterate spectral norms as training does; at first they are guesses, and features would explode."""
-    from torch.nn.utils.spectral_norm import SpectralNorm
-
-    for module in generator.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, SpectralNorm):
-                hook.n_power_iterations, usual = POWER_ITERATIONS, hook.n_power_iterations
-                hook.compute_weight(module, do_power_iteration=True)
-                hook.n_power_iterations = usual

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.comparison import Row, Settings, alternate, run_benchmark, seconds
+from benchmarks.settled_norms import settle_norms
 from util.cli import run_script
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ SIDE = 256                      # rows and columns of the published slices
 BATCH = {"cpu": 4, "cuda": 16}
 STEPS = {"cpu": 1, "cuda": 20}  # of a round; a GPU's are recorded in the first, which is not measured
 SEED = 0
-SETTLING_PASSES = 30            # after which the spectral norms of both sides no longer move
 TOLERANCE, AMP_TOLERANCE = 1e-4, 2e-2  # of each loss, relative
 UPDATED_TOLERANCE = 2e-2        # of what is judged after an update: Adam's first step is of signs alone
 LEAST_LOSS = 0.01               # a smaller one may differ by the tolerance times this
@@ -76,19 +76,9 @@ def settled_model(options: Namespace, device: str) -> "Pix2PixModel":
 
 
 def settle(model: "Pix2PixModel") -> None:
-    """Take steps of every spectral norm's power iteration until it stands."""
-    import torch
-
-    from models.discriminator import NormalisedConv
-    from models.layers import SpectralConv
-
-    with torch.no_grad():
-        for module in [each for network in model.networks.values() for each in network.modules()]:
-            for _ in range(SETTLING_PASSES):
-                if isinstance(module, SpectralConv):
-                    module.weight()
-                elif isinstance(module, NormalisedConv):
-                    module.norm()
+    """Settle the spectral norms of all networks."""
+    for network in model.networks.values():
+        settle_norms(network)
 
 
 def compare(stage: str, settings: Settings, tolerance: float, *flags: str) -> Row:

@@ -1,0 +1,24 @@
+"""Spectral norms of fresh networks, which are guesses at first, iterated until they stand."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PASSES = 30  # after which they no longer move
+
+
+def settle_norms(network: "nn.Module") -> None:
+    """Take steps of every spectral norm's power iteration until it stands; the network is in training."""
+    import torch
+
+    from models.discriminator import NormalisedConv
+    from models.layers import SpectralConv
+
+    with torch.no_grad():
+        for module in network.modules():
+            for _ in range(PASSES):
+                if isinstance(module, SpectralConv):
+                    module.weight()
+                elif isinstance(module, NormalisedConv):
+                    module.norm()
