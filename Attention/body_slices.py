@@ -6,9 +6,11 @@ A slice is `(row, column)`: cranial to caudal, then anterior to posterior (sagit
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from util.mask_box import bounding_box
 
 PLANE_AXES = {"sagittal": 2, "coronal": 1}
 CROP_ROWS = 112  # mm: the body and both its neighbours (centres 35 mm apart, bodies up to 30 mm high)
@@ -21,12 +23,6 @@ class BodySlices(NamedTuple):
     images: np.ndarray  # (S, rows, columns) uint8, zero where the crop leaves the volume
     indices: np.ndarray  # (S,) index of each slice along the plane's axis
     corner: tuple[int, int]  # row and column of the crop's first pixel in the slice; may be negative
-
-
-def _extent(occupied: Any) -> tuple[int, int]:
-    """Half-open interval of the true entries of a 1-D array."""
-    positions = np.flatnonzero(occupied)
-    return int(positions[0]), int(positions[-1]) + 1
 
 
 def _window(start: int, length: int, available: int) -> tuple[slice, slice]:
@@ -47,16 +43,17 @@ def cut_body_slices(ct: np.ndarray, body: np.ndarray, plane: str, rows: int, col
     """
     slices_first = (PLANE_AXES[plane], 0, 3 - PLANE_AXES[plane])
     ct, body = ct.transpose(slices_first), body.transpose(slices_first)
-    first, last = _extent(body.any(axis=(1, 2)))
-    spans = _extent(body.any(axis=(0, 2))), _extent(body.any(axis=(0, 1)))
-    corner = (sum(spans[0]) // 2 - rows // 2, sum(spans[1]) // 2 - columns // 2)
-    images = np.zeros((last - first, rows, columns), np.uint8)
+    box = bounding_box(body)
+    assert box is not None, "a body without a voxel"
+    indices, down, across = box
+    corner = ((down.start + down.stop) // 2 - rows // 2, (across.start + across.stop) // 2 - columns // 2)
+    images = np.zeros((indices.stop - indices.start, rows, columns), np.uint8)
     (source_rows, crop_rows), (source_columns, crop_columns) = (
         _window(start, length, available)
         for start, length, available in zip(corner, (rows, columns), ct.shape[1:], strict=True)
     )
-    images[:, crop_rows, crop_columns] = ct[first:last, source_rows, source_columns]
-    return BodySlices(images, np.arange(first, last), corner)
+    images[:, crop_rows, crop_columns] = ct[indices, source_rows, source_columns]
+    return BodySlices(images, np.arange(indices.start, indices.stop), corner)
 
 
 def paste_slices(target: np.ndarray, values: np.ndarray, slices: BodySlices, plane: str) -> None:

@@ -26,6 +26,7 @@ from util.body_heights import (
     third_heights_mm,
 )
 from util.geometry import GAP_ROWS, row_extent
+from util.mask_box import extent
 
 FACTOR_LIMITS = (0.5, 2.0)  # of a stretch: what needs more was not drawn
 OFF_CENTRE = 0.25           # rows: else both endplates of a level body would jump to the next row together
@@ -118,7 +119,8 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
         UndefinedHeightError: the body was drawn far too high or too low, so nothing worth stretching.
     """
     middle = sum(body.rows) / 2 - 1                    # one row was padded
-    columns, slices = _outer_box((gap.probability > 0.5).any(dim=0).numpy())
+    outline = (gap.probability > 0.5).any(dim=0).numpy()
+    columns, slices = extent(outline.any(axis=1)), extent(outline.any(axis=0))
     drawn = gap.probability[:, columns, slices]        # beyond it no row has a body, however it is stretched
     measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
     best, least_mm = factor, np.inf
@@ -134,12 +136,6 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
             best, least_mm = factor, error_mm
     source = _source_rows(middle, _column_factors(body, best))
     return DrawnGap(_rows_at(gap.ct, source), _body_at(gap.probability, source))
-
-
-def _outer_box(outline: np.ndarray) -> tuple[slice, slice]:
-    """Return the columns and slices that an outline (C, Z), which is not empty, extends over."""
-    column, index = np.nonzero(outline)
-    return slice(column.min(), column.max() + 1), slice(index.min(), index.max() + 1)
 
 
 def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:

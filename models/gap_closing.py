@@ -18,6 +18,7 @@ from util.geometry import (
     replace_rows_map,
     row_extent,
 )
+from util.mask_box import bounding_box
 from util.volume import present_labels
 
 
@@ -111,9 +112,9 @@ def solid_body(mask: np.ndarray) -> np.ndarray:
     """Return the largest connected component (faces) of a 3-D mask with its holes filled."""
     from scipy import ndimage
 
-    if not mask.any():
+    box = bounding_box(mask)
+    if box is None:
         return mask
-    box = tuple(slice(place.min(), place.max() + 1) for place in mask.nonzero())
     components, _ = ndimage.label(mask[box])
     sizes = np.bincount(components.ravel())
     sizes[0] = 0

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from straighten.curve import FURTHEST_ASIDE_MM, Curve
-from straighten.morphology import Box, extent
+from util.mask_box import extent
 from util.volume import CONTENT_COLUMNS, STRAIGHTENED_SHAPE, Volume, hu_to_uint8
+
+Box = tuple[slice, slice, slice]
 
 HALF_ROWS = STRAIGHTENED_SHAPE[0] // 2
 # sampled along a whole spine; targets are cut out of it

@@ -9,8 +9,9 @@ processes. A wall is modelled as a profile over rows plus a profile across, both
 
 import numpy as np
 
-from straighten.morphology import bounding_box, dilate
+from straighten.morphology import dilate
 from straighten.robust import quantile, theil_sen_slope
+from util.mask_box import bounding_box
 
 CANAL_HALF_WIDTH_MM = 4    # columns behind the core that the canal keeps free
 CANAL_INSIDE_MM = 8.0      # behind the posterior wall one is inside the canal (13 to 20 mm deep)

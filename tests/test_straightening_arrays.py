@@ -10,7 +10,7 @@ from scipy.stats import theilslopes
 
 from straighten.curve_fit import curve_through
 from straighten.endplates import STEEPEST_TILT, _mean_tilt
-from straighten.morphology import bounding_box, dilate
+from straighten.morphology import dilate
 from straighten.robust import quantile, theil_sen_slope
 from straighten.sampling import (
     AIR_HU,
@@ -21,6 +21,7 @@ from straighten.sampling import (
     SampleGrid,
     sample_grey,
 )
+from util.mask_box import bounding_box
 from util.volume import Volume, hu_to_uint8
 
 small_masks = arrays(bool, st.tuples(*[st.integers(1, 7)] * 3))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from util.mask_box import bounding_box, extent
+
 THIRDS = ("anterior", "middle", "posterior")
 CENTRAL_SHARE = 2 / 5      # of the body's slices, those that heights are taken from
 RIM_FRACTION = 0.5         # a column lower than this fraction of the body's median height may be rim
@@ -49,21 +51,13 @@ def own_body(labels: np.ndarray, label: int) -> np.ndarray:
     from scipy import ndimage
 
     mask = labels == label
-    if not mask.any():
+    box = bounding_box(mask)
+    if box is None:
         return mask
-    outline = mask.any(axis=0)
-    box = slice(*_extent(mask, 0)), slice(*_extent(outline, 0)), slice(*_extent(outline, 1))
     pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
     if count > 1:
         mask[box] = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
     return mask
-
-
-def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
-    """Return the half-open interval that a non-empty mask occupies along an axis."""
-    others = tuple(other for other in range(mask.ndim) if other != axis)
-    found = np.flatnonzero(mask.any(axis=others))
-    return int(found[0]), int(found[-1]) + 1
 
 
 def ends_with_the_scan(mask: np.ndarray, content: np.ndarray) -> bool:
@@ -73,9 +67,9 @@ def ends_with_the_scan(mask: np.ndarray, content: np.ndarray) -> bool:
         mask: (rows, columns, slices) boolean, not empty.
         content: the same shape, boolean: where the scan has voxels; beyond the array there are none.
     """
-    top, bottom = _extent(mask, 0)
-    content = np.pad(content, ((1, 1), (0, 0), (0, 0)))[top:bottom + 2]   # the body's rows and one around
-    body = np.pad(mask[top:bottom], ((1, 1), (0, 0), (0, 0)))
+    rows = extent(mask.any(axis=(1, 2)))
+    content = np.pad(content, ((1, 1), (0, 0), (0, 0)))[rows.start:rows.stop + 2]  # the body's and one around
+    body = np.pad(mask[rows], ((1, 1), (0, 0), (0, 0)))
     ends_above = (body[1:] & ~content[:-1]).any(axis=0)
     ends_below = (body[:-1] & ~content[1:]).any(axis=0)
     return bool((ends_above | ends_below).sum() > CUT_OFF_FRACTION * body.any(axis=0).sum())
@@ -93,10 +87,10 @@ def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:
     """
     if not mask.any():
         raise UndefinedHeightError("is empty")
-    rows = _extent(mask, 0)
-    if rows[0] == 0 or rows[1] == mask.shape[0]:
+    rows = extent(mask.any(axis=(1, 2)))
+    if rows.start == 0 or rows.stop == mask.shape[0]:
         raise UndefinedHeightError("is cut off by the image's edge")
-    columns_mm = _column_heights(mask[slice(*rows)]) * row_mm
+    columns_mm = _column_heights(mask[rows]) * row_mm
     areas = columns_mm.sum(axis=0)
     least_area = SLIVER_FRACTION * np.median(areas[areas > 0])
     [[first, end]] = _trim(areas[:, None], least_area, longest_share=1.0).tolist()
@@ -105,13 +99,13 @@ def measure_body(mask: np.ndarray, row_mm: float = 1.0) -> BodyHeights:
     depth[first:end] = _trim(columns_mm[:, first:end], low_mm, longest_share=RIM_SHARE)
     if np.median(np.diff(depth[first:end])) < len(THIRDS):
         raise UndefinedHeightError(f"is less than {len(THIRDS)} columns deep")
-    return BodyHeights(columns_mm, (first, end), depth, rows)
+    return BodyHeights(columns_mm, (first, end), depth, (rows.start, rows.stop))
 
 
 def _column_heights(mask: np.ndarray) -> np.ndarray:
     """Return bottom minus top in rows of every column of a mask that is not empty; 0 where it has none."""
     filled = np.asarray(mask.any(axis=0))
-    box = slice(*_extent(filled, 0)), slice(*_extent(filled, 1))
+    box = extent(filled.any(axis=1)), extent(filled.any(axis=0))
     within = mask[:, *box]
     height = len(mask) - within.argmax(axis=0) - within[::-1].argmax(axis=0)
     heights = np.zeros(filled.shape, height.dtype)
@@ -185,10 +179,10 @@ def body_measures(labels: np.ndarray, wanted: Iterable[int]) -> dict[int, np.nda
         Per label (5,) in mm: heights of the thirds, depth and width.
     """
     measures: dict[int, np.ndarray] = {}
-    outline = labels.max(axis=0) > 0  # where no label is, nothing is looked at
-    if not outline.any():
+    box = bounding_box(labels.max(axis=0) > 0)
+    if box is None:
         return measures
-    labels = labels[:, slice(*_extent(outline, 0)), slice(*_extent(outline, 1))]
+    labels = labels[:, *box]  # where no label is, nothing is looked at
     for label in wanted:
         try:
             body = measure_body(own_body(labels, label))
