@@ -130,10 +130,20 @@ def what_one_sees(boxes: BoxCohort, folder: Path) -> int:
         seen["mean"] = world.mean({"loss": torch.tensor(3.0 * rank)}, share)["loss"].item()
         seen["any"] = [world.any(False), world.any(rank == 1), world.any(True)]
         seen["first"] = world.first(lambda: f"said by {rank}")
-        seen["mistakes"] = [left(world, in_together), left(world, in_first)]
+        seen["in turn"] = world.in_turn(lambda: found_in_turn(folder / "turn", rank))
+        seen["mistakes"] = [left(world, in_together), left(world, in_first), left(world, in_in_turn)]
         seen["state"] = state_after_steps(boxes, world)
     (folder / f"{rank}.json").write_text(json.dumps(seen))
     return 0
+
+
+def found_in_turn(path: Path, rank: int) -> str | None:
+    """Return what another process left in a file; the first one leaves it late."""
+    if rank == 0:
+        time.sleep(0.3)
+        path.write_text("left")
+        return None
+    return path.read_text()
 
 
 def in_together(world: World) -> None:
@@ -149,6 +159,15 @@ def in_first(world: World) -> None:
         raise InputError(MISTAKE)
 
     world.first(work)
+
+
+def in_in_turn(world: World) -> None:
+    """Make a mistake in the second process's turn."""
+    def work() -> None:
+        if world.rank == 1:
+            raise InputError(MISTAKE)
+
+    world.in_turn(work)
 
 
 def left(world: World, work: Callable[[World], None]) -> str:
@@ -187,7 +206,8 @@ def test_processes_agree(boxes: BoxCohort, tmp_path: Path) -> None:
         assert each["mean"] == pytest.approx(1.0)
         assert each["any"] == [False, True, True]
         assert each["first"] == "said by 0"
-    assert [each["mistakes"] for each in seen] == [[f"InputError {MISTAKE}"] * 2, ["SystemExit 2"] * 2]
+    assert [each["in turn"] for each in seen] == [None, "left"]
+    assert [each["mistakes"] for each in seen] == [[f"InputError {MISTAKE}"] * 3, ["SystemExit 2"] * 3]
     assert seen[0]["state"] == seen[1]["state"]  # the power iterations of spectral norms among it
 
 

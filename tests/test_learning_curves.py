@@ -62,10 +62,19 @@ def test_a_benchmark_leaves_curves_and_a_comparison(boxes: BoxCohort, tmp_path: 
 
 def test_precision_is_told_beside_chance(boxes: BoxCohort, tmp_path: Path,
                                          capsys: pytest.CaptureFixture[str]) -> None:
-    assert precision.main([*boxes.flags, *SMALL, "--slices=3", "--steps=3", "--every=2",
+    assert precision.main([*boxes.flags, *SMALL, "--slices=3", "--steps=3", "--every=2", "--repeats=2",
                            f"--out={tmp_path}"]) == 0
     result = json.loads((tmp_path / "residual.json").read_text())
-    assert result["full_precision"].keys() == result["nudged_percent"].keys() == result["amp_percent"].keys()
-    assert 0 < abs(result["nudged_percent"]["total"]) < 0.1 and 0 < abs(result["amp_percent"]["total"]) < 5
+    assert result["full_precision"].keys() == result["nudged"].keys() == result["amp"].keys()
+    assert 0 < abs(result["nudged"]["total"]["percent"]) < 0.1
+    assert 0 < abs(result["amp"]["total"]["percent"]) < 5
     printed = capsys.readouterr().out
-    assert "--amp: step 2 of 3" in printed and "| total |" in printed
+    assert "--amp, seed 1: step 2 of 3" in printed and "| total |" in printed
+
+
+def test_differences_are_paired_by_repeat() -> None:
+    """Losses of 10 and 30 that both rise by 2 are 10 % more on average, without any doubt."""
+    found = precision.differences([{"l1": 10.0}, {"l1": 30.0}], [{"l1": 12.0}, {"l1": 32.0}])
+    assert found["l1"] == pytest.approx((10.0, 0.0))
+    found = precision.differences([{"l1": 20.0}, {"l1": 20.0}], [{"l1": 20.0}, {"l1": 24.0}])
+    assert found["l1"] == pytest.approx((10.0, 10.0)) and str(found["l1"]) == "+10.00 ± 10.00"
