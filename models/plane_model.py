@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from data.slice_input import CONVENTIONS, RawSlices, SampleConvention, SliceInput, build_inference_input
+from models.published_generator import PublishedGenerator
 from util.geometry import GAP_ROWS, gap_top
 
 
@@ -35,11 +36,14 @@ class Drawn(NamedTuple):
 def prepare_for_inference(generator: nn.Module) -> nn.Module:
     """Put a generator into evaluation, its images in channels-last order and its spectral norms folded.
 
-    A folded norm is the same weight, computed once instead of in every pass.
+    A folded norm is the same weight, computed once instead of in every pass. The published network then draws
+    nothing but what `draw` takes of it.
     """
     for module in generator.modules():
         if any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()):
             nn.utils.remove_spectral_norm(module)
+    if isinstance(generator, PublishedGenerator):
+        generator.fine_generator.draws_gap_alone = True
     generator.eval().requires_grad_(False)
     return generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 

@@ -15,7 +15,11 @@ from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention
 from models.generator_output import GeneratorOutput
 from models.layers import SpectralConv, as_plane, convolve_jointly
-from util.geometry import GAP_ROWS
+from util.geometry import GAP_ROWS, gap_top
+
+SHRINKS = 4            # rows of the image that are one row of the deepest features
+DECODER_SEES_ROWS = 18  # the last layers, from allconv12 on, look so far beyond a row of the image
+SPARE_ROWS = 6         # drawn on either side of the gap: in the published convention a body may lie lower
 
 DILATIONS = (2, 4, 8, 16)
 ENCODER = ("conv1 conv2_downsample conv3 conv4_downsample conv5 conv6 "
@@ -80,11 +84,24 @@ class PublishedCoarse(nn.Module):
         return ct.clamp(-1, 1), neighbours.sigmoid(), height_mm
 
 
+def rows_near_gap(rows: int) -> tuple[int, int]:
+    """Return the half-open interval of rows, multiples of 4, that the decoder needs to draw a central gap."""
+    first, margin = gap_top(rows), DECODER_SEES_ROWS + SPARE_ROWS
+    begin, end = max(0, first - margin), min(rows, first + GAP_ROWS + margin)
+    return begin // SHRINKS * SHRINKS, -(-end // SHRINKS) * SHRINKS
+
+
 class PublishedRefinement(nn.Module):
-    """Second stage: the CT, the restored body, and the height; one of two encoders attends to the context."""
+    """Second stage: the CT, the restored body, and the height; one of two encoders attends to the context.
+
+    Attributes:
+        draws_gap_alone: decode only the rows near a central gap. In it and six rows around it CT and body are
+            the same as otherwise; beyond they are of no use.
+    """
 
     def __init__(self, ngf: int) -> None:
         super().__init__()
+        self.draws_gap_alone = False
         for prefix in ("", "pm"):
             last = 2 * ngf if prefix == "" else 4 * ngf
             activation = functional.elu_ if prefix == "" else functional.relu_  # what is matched is >= 0
@@ -118,10 +135,15 @@ class PublishedRefinement(nn.Module):
         copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
         features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
+        rows = coarse_ct.shape[2]
+        begin, end = rows_near_gap(rows) if self.draws_gap_alone else (0, rows)
+        features = features[:, :, begin // SHRINKS:end // SHRINKS]
         features = apply_layers(self, "allconv12 allconv19 allconv13 allconv14", features)
-        features = apply_layers(self, "allconv15 allconv16", features)             # (B, c/2, R, C)
-        ct, body = convolve_jointly([self.allconv17, self.allconv18], features, coarse_ct)
-        return ct.clamp(-1, 1), body.sigmoid(), height_mm
+        features = apply_layers(self, "allconv15 allconv16", features)             # (B, c/2, end - begin, C)
+        ct, body = convolve_jointly([self.allconv17, self.allconv18], features, coarse_ct[:, :, begin:end])
+        around = (0, 0, begin, rows - end)
+        return (functional.pad(ct.clamp(-1, 1), around, value=-1.0), functional.pad(body.sigmoid(), around),
+                height_mm)
 
 
 def height_from(linear: nn.Linear, features: Tensor) -> Tensor:
