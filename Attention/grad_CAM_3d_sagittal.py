@@ -43,7 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
         "weights/phantom_classifier.safetensors",
     )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    add("--batch_slices", type=whole_number(1), default=64, help="slices per pass; a body has 25 to 60")
+    add(
+        "--batch_slices",
+        type=whole_number(1),
+        help="slices per pass, which bounds the memory; without it 16 on the CPU, 64 on a GPU",
+    )
     add_stage_arguments(parser)
     return parser
 
@@ -58,7 +62,7 @@ def _classifier(checkpoint: Path, device: str) -> Any:
 
 
 def write_heatmap(
-    case: str, *, dataroot: Path, out: Path, checkpoint: Path, device: str, batch_slices: int
+    case: str, *, dataroot: Path, out: Path, checkpoint: Path, device: str, batch_slices: int | None
 ) -> None:
     """Writes the heatmap of one straightened case."""
     from Attention.volume_heatmap import volume_heatmap

@@ -20,6 +20,7 @@ from Attention.classifier_data import CENTRAL_FRACTION
 from Attention.grad_cam import grad_cam_plus_plus
 from util.volume import present_labels
 
+BATCH_SLICES = {"cpu": 16, "cuda": 64}  # a GPU is filled by a whole body, caches by less
 LEVELS = 255  # the generator's sample builder keeps heatmaps as uint8; coarser floats compress to a tenth
 
 
@@ -50,7 +51,7 @@ def volume_heatmap(
     settings: dict[str, Any],
     ct: np.ndarray,
     label: np.ndarray,
-    batch_slices: int = 64,
+    batch_slices: int | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[np.ndarray, dict[int, float]]:
     """Evidence of fracture in a straightened volume.
@@ -60,7 +61,7 @@ def volume_heatmap(
         settings: its `plane`, `rows` and `columns`.
         ct: (rows, anterior-posterior, right-left) uint8.
         label: bodies, uint8, same shape.
-        batch_slices: slices per pass through the network.
+        batch_slices: slices per pass through the network; None for what suits the device.
         device: where to compute.
 
     Returns:
@@ -69,6 +70,7 @@ def volume_heatmap(
     """
     heat = np.zeros(ct.shape, np.float32)
     found = {}
+    batch_slices = batch_slices or BATCH_SLICES[torch.device(device).type]
     for value in whole_bodies(label):
         slices = cut_body_slices(ct, label == value, settings["plane"], settings["rows"], settings["columns"])
         found[value] = slices, *body_evidence(classifier, slices, batch_slices, device)
