@@ -16,6 +16,7 @@ from typing import Any
 
 from Attention.checkpoint import OWN_CHECKPOINT
 from util.cli import add_stage_arguments, run_script, whole_number
+from util.paths import FileVersion, file_version
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,12 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @lru_cache(maxsize=1)
-def _classifier(checkpoint: Path, device: str) -> Any:
+def _classifier(version: FileVersion, device: str) -> Any:
     """The network and its settings, read once per process."""
     from Attention.checkpoint import load_classifier
     from util.device import choose_device
 
-    return load_classifier(checkpoint, choose_device(device))
+    return load_classifier(version.path, choose_device(device))
 
 
 def write_heatmap(
@@ -71,7 +72,7 @@ def write_heatmap(
     from util.paths import heatmap_path
     from util.volume import Volume, write_volume
 
-    classifier, settings = _classifier(checkpoint, device)
+    classifier, settings = _classifier(file_version(checkpoint), device)
     ct, label = read_straightened(dataroot, case)
     place = choose_device(device)
     heat, _ = volume_heatmap(classifier, settings, ct.array, label.array, batch_slices, place)

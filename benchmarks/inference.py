@@ -126,11 +126,13 @@ def compare(network: Network, data: PhantomData, settings: Settings) -> list[Row
 
 def fast_seconds(fast: "SynthesisSettings", title: str, cases: Sequence[str], jobs: int) -> float:
     """Time the script's own course; return seconds per case. What a GPU sets up once is not measured."""
-    from models.case_synthesis import synthesize_case, synthesize_cases
+    from models.case_synthesis import recipe, synthesize_case, synthesize_cases
+
+    digest = recipe(fast)
 
     def run() -> None:
-        status = run_stage(title, partial(synthesize_case, fast, ""), cases, lambda case: False,
-                           jobs=jobs, together=partial(synthesize_cases, fast, ""))
+        status = run_stage(title, partial(synthesize_case, fast, digest), cases, lambda case: False,
+                           jobs=jobs, together=partial(synthesize_cases, fast, digest))
         assert status == 0
 
     if fast.device != "cpu":

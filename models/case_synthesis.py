@@ -1,6 +1,7 @@
 """One case from file to file: read it, synthesize, write CT_fake, label_fake and a record of the heights."""
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,11 @@ from util.device import host_threads
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 from util.paths import (
+    FileVersion,
     fake_ct,
     fake_label,
+    file_version,
     heatmap_path,
-    is_up_to_date,
     read_json,
     straightened_ct,
     straightened_label,
@@ -67,20 +69,43 @@ class Models:
 
 
 def recipe(settings: SynthesisSettings) -> str:
-    """Return a short digest of what decides the result, weights and method."""
+    """Return a short digest of what makes the results of all cases alike: weights and method."""
     digest = hashlib.sha256(f"{settings.iterative} {settings.heights}".encode())
     for path in settings.checkpoints:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-@lru_cache(maxsize=1)
+def ingredients(settings: SynthesisSettings, case: str) -> str:
+    """Return a short digest of what else decides a case's result: its files as they are now, and precision.
+
+    Where fractured neighbours alone are restored, also which vertebrae of the patient are fractured.
+    """
+    sources = (straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case),
+               heatmap_path(settings.heatmaps, case))
+    versions = [file_version(path)[1:] for path in sources]  # the same files may be mounted elsewhere
+    content = json.dumps([settings.amp, sorted(_restorable(settings, case) or ()), versions])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _restorable(settings: SynthesisSettings, case: str) -> set[int] | None:
+    """Return the labels that may be restored beside a case's own; None for any."""
+    patient, _ = split_case(case)
+    return settings.fractured.get(patient, set()) if settings.iterative == "fractured" else None
+
+
 def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models:
-    """Load one generator per plane, once per process.
+    """Load one generator per plane; a process keeps them until other ones, or other files, are asked for.
 
     Raises:
         InputError: a checkpoint is missing or foreign, or the planes or columns of two do not fit together.
     """
+    return _load_models(tuple(map(file_version, checkpoints)), device, amp)
+
+
+@lru_cache(maxsize=1)
+def _load_models(versions: tuple[FileVersion, ...], device: str, amp: bool) -> Models:
+    """Load these versions."""
     import torch
 
     from data.slice_input import CONVENTIONS
@@ -90,6 +115,7 @@ def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models
     from util.device import choose_device
 
     place = torch.device(choose_device(device))
+    checkpoints = [version.path for version in versions]
     loaded = [load_generator(path, place) for path in checkpoints]
     priors = [settings["height_prior"] for _, settings in loaded if settings["height_prior"]]
     prior = HeightPrior.from_json(priors[0]) if priors else None
@@ -128,6 +154,7 @@ class Begun(NamedTuple):
 
     steps: "Steps[Synthesis]"
     affine: np.ndarray  # 4x4, of the straightened volume
+    made_of: str        # see `ingredients`
 
 
 def synthesize_case(settings: SynthesisSettings, digest: str, case: str) -> str | None:
@@ -148,12 +175,18 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
 
     Yields:
         Each case with what there is to say about it, or the error that it failed with, once it is written.
+
+    Raises:
+        InputError: as `load_models`, or the weights are not those of the digest.
     """
     import torch
 
     from models.shared_passes import run_together
 
     models = load_models(settings.checkpoints, settings.device, settings.amp)
+    if recipe(settings) != digest:
+        raise InputError(f"{settings.checkpoints[0]}: expected the weights that this run began with, found "
+                         f"others; run it again")
     kind, usual = models.planes[0].device.type, torch.get_num_threads()
     count = host_threads(kind, settings.threads) if len(cases) > 1 else 1
     batch_slices = settings.batch_slices or BATCH_SLICES[kind]
@@ -176,12 +209,11 @@ def _begin(settings: SynthesisSettings, models: Models, case: str) -> "Begun":
     from models.iterative_inference import synthesize
     from models.shared_passes import begun
 
+    made_of = ingredients(settings, case)
     scan, affine = _load(settings, models, case)
-    patient, label = split_case(case)
-    restorable = settings.fractured.get(patient, set()) if settings.iterative == "fractured" else None
-    steps = synthesize(scan, label, models.planes, iterative=settings.iterative != "none",
-                       restorable=restorable, heights=settings.heights, prior=models.prior)
-    return Begun(begun(steps), affine)
+    steps = synthesize(scan, split_case(case)[1], models.planes, iterative=settings.iterative != "none",
+                       restorable=_restorable(settings, case), heights=settings.heights, prior=models.prior)
+    return Begun(begun(steps), affine, made_of)
 
 
 def _load(settings: SynthesisSettings, models: Models, case: str) -> tuple["Scan", np.ndarray]:
@@ -195,39 +227,47 @@ def _load(settings: SynthesisSettings, models: Models, case: str) -> tuple["Scan
     return Scan(volumes.ct, volumes.label, heatmap), volumes.affine
 
 
-def _steps(reading: "Future[Begun]") -> "Steps[tuple[Synthesis, np.ndarray]]":
-    """Synthesize a case that is being read; its result comes with its affine."""
-    steps, affine = reading.result()
-    result = yield from steps
-    return result, affine
+class Finished(NamedTuple):
+    """A case that waits to be written."""
+
+    synthesis: "Synthesis"
+    affine: np.ndarray
+    made_of: str
 
 
-def _write(settings: SynthesisSettings, digest: str, case: str,
-           result: "Future[tuple[Synthesis, np.ndarray]]") -> str | None:
-    """Write a case's volumes, then its record; return what there is to say about it."""
+def _steps(reading: "Future[Begun]") -> "Steps[Finished]":
+    """Synthesize a case that is being read."""
+    begun = reading.result()
+    synthesis = yield from begun.steps
+    return Finished(synthesis, begun.affine, begun.made_of)
+
+
+def _write(settings: SynthesisSettings, digest: str, case: str, result: "Future[Finished]") -> str | None:
+    """Write a case's volumes, then its record; return what there is to say about it.
+
+    The record of what lay there before goes first, lest it should vouch for volumes that it does not know.
+    """
     from data.volume_layout import file_order
 
-    synthesis, affine = result.result()
+    synthesis, affine, made_of = result.result()
+    record = records.record_path(settings.output, case)
+    record.unlink(missing_ok=True)
     for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
                         (fake_label(settings.output, case), synthesis.scan.label)):
         write_volume(path, Volume(pad_columns(file_order(array), STRAIGHTENED_SHAPE[1]), affine))
-    write_json(records.record_path(settings.output, case),
-               {"recipe": digest} | records.record_of(case, synthesis))
+    write_json(record, {"recipe": digest, "made_of": made_of} | records.record_of(case, synthesis))
     return records.remark(synthesis)
 
 
 def is_complete(settings: SynthesisSettings, digest: str, case: str) -> bool:
-    """Tell whether a case was made by the same weights and method, and from what its files hold now."""
-    record = records.record_path(settings.output, case)
-    sources = (straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case),
-               heatmap_path(settings.heatmaps, case))
-    made = fake_ct(settings.output, case), fake_label(settings.output, case), record
-    if not is_up_to_date(made, sources):
+    """Tell whether a case was made by the same weights and method, and from its files as they are now."""
+    if not (fake_ct(settings.output, case).is_file() and fake_label(settings.output, case).is_file()):
         return False
     try:
-        return read_json(record).get("recipe") == digest
+        record = read_json(records.record_path(settings.output, case))
     except InputError:
         return False
+    return (record.get("recipe"), record.get("made_of")) == (digest, ingredients(settings, case))
 
 
 def chosen_cases(cases: Sequence[str], chosen: Sequence[str]) -> list[str]:

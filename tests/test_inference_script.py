@@ -1,6 +1,9 @@
 """The inference script from the cohort file to the volumes, with a small untrained generator."""
 
 import csv
+import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from box_spine import write_box_cohort
 
 from eval_3d_sagittal_twostage import main
 from models import case_synthesis
+from models.case_synthesis import SynthesisSettings
 from models.checkpoint import save_generator
 from models.generator import build_generator
 from util.errors import InputError
@@ -68,6 +72,59 @@ def test_another_method_is_not_taken_for_complete(cohort, checkpoints, tmp_path,
         assert run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p2_20", *flags) == 0
         assert "1 done, 0 skipped" in capsys.readouterr().out
     assert rows_of(tmp_path)["p2_20"]["upper_height_mm"] == ""      # no neighbour is graded above 0
+
+
+def test_other_weights_of_the_same_name_are_seen_by_a_process_that_lives_on(cohort, checkpoints, tmp_path):
+    """As a cluster's workers do, this process keeps networks from one run to the next."""
+    weights = tmp_path / "weights.safetensors"
+    heights = []
+    for plane in ("sagittal", "coronal", "sagittal"):
+        shutil.copyfile(checkpoints[plane], weights)
+        output = tmp_path / f"output_{len(heights)}"
+        assert run(cohort, weights, output, "--cases", "p2_20", "--iterative=none", "--heights=head") == 0
+        heights.append((rows_of(output)["p2_20"]["sagittal_height_mm"],
+                        rows_of(output)["p2_20"]["coronal_height_mm"]))
+    assert heights[0] == heights[2] and heights[0][0] and not heights[0][1] and heights[1][1]
+
+
+def test_weights_that_change_within_a_run_are_refused(cohort, checkpoints, tmp_path):
+    settings = SynthesisSettings(cohort.dataroot, tmp_path, (checkpoints["sagittal"],), cohort.heatmaps)
+    with pytest.raises(InputError, match="expected the weights that this run began with"):
+        case_synthesis.synthesize_case(settings, "0123456789abcdef", "p2_20")
+
+
+def test_what_decides_a_result_is_told_apart(cohort, checkpoints, tmp_path):
+    """Grades where fractured neighbours alone are restored, precision, and the very files."""
+    settings = SynthesisSettings(cohort.dataroot, tmp_path, (checkpoints["sagittal"],), cohort.heatmaps)
+    digest = case_synthesis.recipe(settings)
+    case_synthesis.synthesize_case(settings, digest, "p2_20")
+    assert case_synthesis.is_complete(settings, digest, "p2_20")
+    copied = tmp_path / "copied"
+    shutil.copytree(cohort.dataroot, copied)
+    os.utime(straightened_ct(copied, "p2_20"), (1e9, 1e9))           # another file, older than the result
+    for other in (replace(settings, amp=True), replace(settings, dataroot=copied)):
+        assert not case_synthesis.is_complete(other, digest, "p2_20")
+    graded = [replace(settings, iterative="fractured", fractured={"p2": labels}) for labels in ({19}, {21})]
+    assert case_synthesis.recipe(graded[0]) == case_synthesis.recipe(graded[1])
+    assert len({case_synthesis.ingredients(each, "p2_20") for each in graded}) == 2
+    assert len({case_synthesis.ingredients(each, "p1_20") for each in graded}) == 1
+
+
+def test_a_case_that_breaks_off_in_writing_is_not_complete(cohort, checkpoints, tmp_path, monkeypatch):
+    """Though a record of the volumes that lay there before would say so."""
+    settings = SynthesisSettings(cohort.dataroot, tmp_path, (checkpoints["sagittal"],), cohort.heatmaps)
+    digest = case_synthesis.recipe(settings)
+    case_synthesis.synthesize_case(settings, digest, "p2_20")
+
+    def break_off(path, volume):
+        if path == fake_label(tmp_path, "p2_20"):
+            raise InputError("broken off")
+        write_volume(path, volume)
+
+    monkeypatch.setattr(case_synthesis, "write_volume", break_off)
+    with pytest.raises(InputError, match="broken off"):
+        case_synthesis.synthesize_case(settings, digest, "p2_20")
+    assert not case_synthesis.is_complete(settings, digest, "p2_20")
 
 
 def test_two_planes_are_fused(cohort, checkpoints, tmp_path):

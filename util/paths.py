@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from util.errors import InputError
 
@@ -63,6 +63,23 @@ def is_up_to_date(made: Iterable[Path], sources: Iterable[Path]) -> bool:
         return False
     oldest = min(path.stat().st_mtime for path in made)
     return all(source.stat().st_mtime <= oldest for source in sources if source.is_file())
+
+
+class FileVersion(NamedTuple):
+    """What tells a file as it is from what it was or will be."""
+
+    path: Path       # absolute
+    size: int        # bytes; -1 where there is no file
+    changed_ns: int  # since the epoch
+
+
+def file_version(path: str | Path) -> FileVersion:
+    """Return the key by which a process that outlives a command keeps in memory what it read of a file."""
+    absolute = Path(path).absolute()
+    if not absolute.is_file():
+        return FileVersion(absolute, -1, 0)
+    status = absolute.stat()
+    return FileVersion(absolute, status.st_size, status.st_mtime_ns)
 
 
 def make_folder(path: str | Path) -> Path:

@@ -18,7 +18,16 @@ from evaluation.baseline.surroundings import MeasuredBody, Surroundings, read_su
 from evaluation.heights import relative_loss
 from evaluation.rhlv.table import PARTS
 from util.errors import InputError
-from util.paths import atomic_path, fake_label, read_json, straightened_ct, straightened_label, write_json
+from util.paths import (
+    FileVersion,
+    atomic_path,
+    fake_label,
+    file_version,
+    read_json,
+    straightened_ct,
+    straightened_label,
+    write_json,
+)
 from util.vertebrae import LABELS, Cohort, healthy_labels, label_name, split_case
 from util.volume import Volume, write_volume
 
@@ -83,9 +92,9 @@ def _is_younger(path: Path, settings: BaselineSettings, case: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _model(path: Path) -> Baselines:
+def _model(version: FileVersion) -> Baselines:
     """Read the fitted baselines, once per process."""
-    return load_baselines(path)
+    return load_baselines(version.path)
 
 
 def recipe(settings: BaselineSettings, case: str) -> str:
@@ -100,7 +109,7 @@ def reference_case(settings: BaselineSettings, case: str) -> str | None:
     ct, labels = read_straightened(settings.dataroot, case)
     surroundings = surroundings_of(case, ct, labels, settings.cohort)
     record: dict[str, Any] = {"recipe": recipe(settings, case), "methods": {}}
-    for baseline in _model(settings.model).methods:
+    for baseline in _model(file_version(settings.model)).methods:
         reference = baseline.reference(surroundings)
         path = fake_label(settings.output / baseline.name, case)
         if reference.mask is None:

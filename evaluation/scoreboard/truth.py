@@ -5,7 +5,7 @@ it, vertebrae of grade 0 are taken as they are: they lost nothing, and their mea
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ from evaluation.scoreboard.measures import GENERATOR, ROUNDING
 from util.body_heights import THIRDS, own_body
 from util.errors import InputError
 from util.geometry import row_extent
-from util.paths import fake_label, is_up_to_date, read_json, straightened_label, write_json
+from util.paths import (
+    FileVersion,
+    fake_label,
+    file_version,
+    is_up_to_date,
+    read_json,
+    straightened_label,
+    write_json,
+)
 from util.vertebrae import Cohort, neighbours, split_case
 from util.volume import read_mask
 
@@ -40,16 +48,20 @@ class Truth:
         return bool(self.loss.max() < ROUNDING)
 
 
-@cache
 def read_truth(raw: Path, patient: str) -> dict[int, dict[str, Any]] | None:
     """Return the truth of a patient's vertebrae by label; None where there is none.
 
     Raises:
         InputError: the file is no record of truth.
     """
-    path = raw / patient / "truth" / "truth.json"
-    if not path.is_file():
-        return None
+    version = file_version(raw / patient / "truth" / "truth.json")
+    return _read_truth(version) if version.size >= 0 else None
+
+
+@lru_cache(maxsize=8)  # patients; the cases of one come one after the other
+def _read_truth(version: FileVersion) -> dict[int, dict[str, Any]]:
+    """Read a record of truth."""
+    path = version.path
     try:
         return {int(label): _record(one) for label, one in read_json(path)["vertebrae"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
