@@ -49,14 +49,15 @@ def train(options: Namespace, world: World) -> int:
     schedule = Schedule.of(options, len(slices.train))
     print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
           f"{schedule.steps} steps on {world.say(device)}")
-    run = RunState(run_folder(options), options, model, slices.train.cases, height_prior(slices.train))
+    run = RunState(run_folder(options), options, model, slices.train.cases, slices.test.cases,
+                   height_prior(slices.train))
     if options.continue_train:
         world.first(run.check_same_run)
     if options.dry_run:
         return slices.status
-    run.begin(settings)
-    results = results_of(run, settings, schedule.steps)
-    with StopRequest() as stop:
+    with run.held(), StopRequest() as stop:
+        run.begin(settings)
+        results = results_of(run, settings, schedule.steps)
         for draw in schedule.draws(slices.train, options.batch_size, options.seed, run.step,
                                    options.augment, options.plane):
             learn(model, slices.train, draw, schedule.learning_rate(run.step), world)
@@ -69,8 +70,8 @@ def train(options: Namespace, world: World) -> int:
                 run.save()
             if stop.agreed(world) or run.step - results.start == options.stop_after:
                 break
-    world.first(run.save)
-    world.first(results.close)  # torchrun ends all once one has left a run before its end
+        world.first(run.save)
+        world.first(results.close)  # torchrun ends all once one has left a run before its end
     return 130 if stop.is_set else slices.status
 
 

@@ -1,7 +1,7 @@
 """The slices of many cases: found in a store on disk, or cut into it, or kept nowhere."""
 
 import multiprocessing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -14,6 +14,7 @@ import numpy as np
 from data.aligned_dataset import VertebraSlices
 from data.slice_files import SliceCutter, StoreError, make_store, map_slices, write_slices
 from util.errors import InputError
+from util.paths import file_version
 
 FEW_CASES = 24  # are cut in threads, in the time that further processes would take to start
 
@@ -85,7 +86,7 @@ def read_stored(cases: Sequence[str], cutter: SliceCutter, folder: Path, jobs: i
     problems |= _cut_all(cutter, lacking, jobs)
     vertebrae |= {case: _written(file, case) for case, file in lacking.items() if case not in problems}
     print(f"slices: {found} cases found in {folder}, {len(vertebrae) - found} cut"
-          f"{_unused(folder, files.values())}")
+          f"{_unused(folder, set(files.values()))}")
     return CasesRead(vertebrae, problems)
 
 
@@ -160,9 +161,9 @@ def _in_parallel(pool: Executor, work: Callable[[Item], Result], items: Sequence
                          disable=None if items else True))
 
 
-def _unused(folder: Path, files: Collection[Path]) -> str:
-    """Say how much of a store these files are not, if anything."""
-    rest = sum(path.stat().st_size for path in folder.iterdir() if path not in files and path.is_file())
+def _unused(folder: Path, files: Set[Path]) -> str:
+    """Say how much of a store these files are not, if anything; others may add to it or delete meanwhile."""
+    rest = sum(max(file_version(path).size, 0) for path in folder.iterdir() if path not in files)
     if not rest:
         return ""
     return (f"; {rest / 1e6:.0f} MB of other volumes or flags lie there too (deleting the folder is always "

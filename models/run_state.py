@@ -3,10 +3,12 @@
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,10 +18,15 @@ from models.height_prior import HeightPrior
 from util.errors import InputError
 from util.paths import make_folder, read_json, write_json
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 # Flags that decide what the saved numbers mean: a run goes on with the same ones or not at all.
 KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "augment",
-        "batch_size", "seed")
+        "batch_size", "seed", "beta1")
 EARLIER: dict[str, Any] = {"augment": []}  # what runs did before the flag was there
+# Flags and settled weights that a run may go on with changed, on purpose or not: the change is told.
+TOLD = ("lr", "n_epochs", "n_epochs_decay", "max_steps", "amp", "dataroot", "heatmaps")
 
 STATE = ("step", "best_score", "best_step", "metrics", "cases", "random", "model")  # what `save` keeps
 
@@ -40,12 +47,40 @@ class RunState:
     """Steps taken, the best validation, and the files that keep them."""
 
     def __init__(self, folder: Path, options: Namespace, model: BaseModel, cases: list[str],
-                 prior: HeightPrior | None = None) -> None:
-        self.folder, self.options, self.model, self.cases, self.prior = folder, options, model, cases, prior
+                 watched: list[str], prior: HeightPrior | None = None) -> None:
+        self.folder, self.options, self.model, self.prior = folder, options, model, prior
+        self.cases, self.watched = cases, watched
         self.step = 0
         self.best_score = float("-inf")
         self.best_step: int | None = None
         self.metrics: dict[str, float] = {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder for a while.
+
+        Raises:
+            InputError: one is at work there.
+        """
+        from filelock import FileLock
+
+        lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"), timeout=0)
+        self.model.world.first(partial(self._acquire, lock))
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self, lock: "BaseFileLock") -> None:
+        """Acquire the folder's lock, which goes when the process does, however it ends."""
+        from filelock import Timeout
+
+        make_folder(self.folder.parent)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(f"--name {self.folder.name}: expected nobody else to train into {self.folder}, "
+                             f"found a run at work there; let it end, or choose another name") from error
 
     def begin(self, options: dict[str, Any]) -> None:
         """Start over or go on, as --continue_train says, and save the resolved flags.
@@ -67,6 +102,7 @@ class RunState:
             self.check_same_run()
             state = load_state(self.folder / "latest_state.pt")
             self._check_state(state)
+            self._tell_changes(read_json(self.folder / "options.json"), options)
         elif (self.folder / "options.json").exists():
             names = (self.folder.with_name(f"{self.folder.name}.{number}") for number in count(1))
             kept = self.folder.rename(next(name for name in names if not name.exists()))
@@ -88,7 +124,8 @@ class RunState:
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         save_state(self.folder / "latest_state.pt", {
             "step": self.step, "best_score": self.best_score, "best_step": self.best_step,
-            "metrics": self.metrics, "cases": self.cases, "random": random, "model": self.model.state()})
+            "metrics": self.metrics, "cases": self.cases, "watched": self.watched, "random": random,
+            "model": self.model.state()})
 
     def _save_generator(self, name: str) -> None:
         """Write the generator with its description."""
@@ -138,8 +175,17 @@ class RunState:
             raise InputError("--continue_train: expected the networks of this version of the software, found "
                              "others; start without --continue_train, or go on with the version that began")
         if state["cases"] != self.cases:
-            print("warning: --continue_train: the vertebrae to learn from have changed; the run goes on, but "
-                  "not as it would have", file=sys.stderr)
+            _warn("the vertebrae to learn from have changed")
+        if state.get("watched", self.watched) != self.watched:  # runs of earlier versions did not keep them
+            _warn("the vertebrae to watch have changed, so that its best score is of others")
+
+    def _tell_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Warn of flags and weights that are not those of the run so far."""
+        names = [*TOLD, *(name for name in now if name.startswith("lambda_"))]
+        changed = [f"--{name} {before[name]} (now {now[name]})" for name in names
+                   if name in before and before[name] != now[name]]
+        if changed:
+            _warn(f"flags have changed: {', '.join(changed)}")
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Undo `save`."""
@@ -149,6 +195,11 @@ class RunState:
         torch.set_rng_state(state["random"]["cpu"])
         if len(state["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def _warn(change: str) -> None:
+    """Tell what differs from the run so far."""
+    print(f"warning: --continue_train: {change}; the run goes on, but not as it would have", file=sys.stderr)
 
 
 def json_numbers(values: dict[str, float]) -> dict[str, float | None]:

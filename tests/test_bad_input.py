@@ -103,7 +103,7 @@ def test_a_run_goes_on_from_a_run(tmp_path: Path, text: str | None, message: str
         (tmp_path / "options.json").write_text(text)
     options, nothing = TrainOptions().parse(["--cohort", str(tmp_path / "c.json")]), cast(BaseModel, None)
     with pytest.raises(InputError, match=re.escape(message)):
-        RunState(tmp_path, options, nothing, []).check_same_run()
+        RunState(tmp_path, options, nothing, [], []).check_same_run()
 
 
 @pytest.mark.parametrize("metadata", ["no JSON", "{}", '{"arguments": {"kind": "residual"}, "settings": {}}'])

@@ -20,7 +20,7 @@ from util.errors import InputError
 from util.paths import fake_label, straightened_label, write_json
 from util.stage import run_stage
 from util.volume import Volume, write_volume
-from util.workers import cluster_workers
+from util.workers import answers, cluster_workers
 
 ROOT = Path(__file__).resolve().parent.parent
 DASK = [sys.executable, "-m", "dask"]
@@ -218,3 +218,14 @@ def test_a_script_s_functions_bear_the_name_of_its_module(monkeypatch: pytest.Mo
     assert by_its_name(main) is make_cohort.main
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "/elsewhere/make_cohort.py")
     assert by_its_name(main) is main
+
+
+def test_a_worker_that_comes_late_is_checked_as_well(cluster: str, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are asked before the first case; here all of them count as having come after that."""
+    monkeypatch.setattr(worker_check, "check_workers", lambda *_: None)
+    monkeypatch.setattr(worker_check, "software", lambda: {"numpy": "0.1"})
+    with cluster_workers(cluster) as client:
+        [(case, said, failure)] = answers(client, partial(write_case, tmp_path), ["alone"])
+    assert (case, said) == ("alone", None) and not (tmp_path / "alone").exists()
+    assert failure and "expected the software of the process that asks, found numpy" in failure

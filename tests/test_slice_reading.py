@@ -50,6 +50,17 @@ def test_two_runs_may_fill_a_store_at_once(pairs: BoxCohort, tmp_path: Path,
     assert cut_again(pairs, tmp_path / "s", monkeypatch) == []
 
 
+def test_what_another_run_takes_away_while_the_store_is_counted_is_no_matter(
+        pairs: BoxCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """Its temporary files get other names at any moment."""
+    (tmp_path / "other").write_bytes(bytes(2_000_000))
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [*listed(folder), folder / ".temporary.gone"])
+    read_stored(CASES, cutter_of(pairs), tmp_path, 1)
+    assert "; 2 MB of other volumes or flags lie there too" in capsys.readouterr().out
+
+
 def test_processes_cut_what_threads_do_and_list_what_they_cannot(
         own_pairs: BoxCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = straightened_ct(own_pairs.dataroot, "p1_19")

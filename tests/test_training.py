@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from box_spine import BoxCohort
+from filelock import FileLock
 from small_training import assert_equal, model_with_batch, parse, run
 
 from data.slice_cache import SliceStore
@@ -89,6 +90,34 @@ def test_a_run_goes_on_with_its_own_flags_only(boxes: BoxCohort, whole_run: Path
         run(boxes, whole_run.parent, "whole", "--continue_train", "--lambda_gan=0")
 
 
+def test_a_run_tells_with_what_else_it_goes_on(boxes: BoxCohort, whole_run: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    """A learning rate or a weight may be changed on purpose; the momentum is that of the saved optimiser."""
+    shutil.copytree(whole_run, tmp_path / "whole")
+    state = load_state(tmp_path / "whole" / "latest_state.pt")
+    save_state(tmp_path / "whole" / "latest_state.pt", state | {"watched": ["another_20"]})
+    assert run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--continue_train") == 0
+    told = capsys.readouterr().err
+    assert "the vertebrae to watch have changed" in told
+    assert "flags have changed: --max_steps 6 (now 7), --lambda_edge 20.0 (now 1.0); the run goes on" in told
+    with pytest.raises(InputError, match=r"--beta1 0.5 \(now 0.9\)"):
+        run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--beta1=0.9", "--continue_train")
+    assert run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--continue_train") == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_two_runs_do_not_share_a_folder(boxes: BoxCohort, whole_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_run, tmp_path / "whole")
+    before = (tmp_path / "whole" / "latest_state.pt").read_bytes()
+    with FileLock(tmp_path / ".whole.lock"):
+        for flags in ([], ["--continue_train"]):
+            with pytest.raises(InputError, match="--name whole: expected nobody else to train into"):
+                run(boxes, tmp_path, "whole", "--max_steps=6", *flags)
+    assert (tmp_path / "whole" / "latest_state.pt").read_bytes() == before
+    assert not (tmp_path / "whole.1").exists()
+    assert run(boxes, tmp_path, "whole", "--max_steps=6", "--continue_train") == 0
+
+
 def test_a_run_of_another_version_is_refused(boxes: BoxCohort, whole_run: Path, tmp_path: Path) -> None:
     shutil.copytree(whole_run, tmp_path / "older")
     state = load_state(tmp_path / "older" / "latest_state.pt")
@@ -109,7 +138,7 @@ def test_dry_run_writes_nothing(boxes: BoxCohort, tmp_path: Path, capsys: pytest
 def test_an_earlier_run_is_kept(boxes: BoxCohort, store: SliceStore, tmp_path: Path) -> None:
     model = model_with_batch(boxes, store, "--lambda_gan=0")
     for seed in range(3):
-        state = RunState(tmp_path / "again", parse(boxes), model, store.cases)
+        state = RunState(tmp_path / "again", parse(boxes), model, store.cases, [])
         state.begin({"seed": seed})
         state.note_validation({"score": 1.0})
     files = tmp_path.rglob("options.json")

@@ -69,16 +69,17 @@ class FileVersion(NamedTuple):
     """What tells a file as it is from what it was or will be."""
 
     path: Path       # absolute
-    size: int        # bytes; -1 where there is no file
+    size: int        # bytes; -1 where there is nothing
     changed_ns: int  # since the epoch
 
 
 def file_version(path: str | Path) -> FileVersion:
     """Return the key by which a process that outlives a command keeps in memory what it read of a file."""
     absolute = Path(path).absolute()
-    if not absolute.is_file():
+    try:
+        status = absolute.stat()
+    except OSError:
         return FileVersion(absolute, -1, 0)
-    status = absolute.stat()
     return FileVersion(absolute, status.st_size, status.st_mtime_ns)
 
 
@@ -117,12 +118,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Move a file into place.
+    """Move a file into place, once it is on the disk: else a power cut could leave an empty one of that name.
 
     Raises:
         InputError: a folder of that name is in the way, or the like.
     """
     try:
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
         source.replace(target)
     except OSError as error:
         raise InputError(f"{target}: expected a file to write, found '{error.strerror}'; "

@@ -9,10 +9,11 @@ that none is blamed for another's end, and each has had a machine's memory to it
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -133,12 +134,14 @@ def _futures(client: "Client", attempt: Callable[[str], Any],
     """Yield cases that are done, well or badly; as many are in work as there are workers."""
     from distributed import CancelledError, wait
 
-    waiting, running = iter(cases), dict["Future", str]()
+    from util.worker_check import software
+
+    waiting, running, here = iter(cases), dict["Future", str](), software()
     while True:
         try:
             places = max(1, sum(client.nthreads().values()))  # one waits where no worker is there just now
             for case in islice(waiting, max(0, places - len(running))):
-                running[client.submit(_in_folder, Path.cwd(), attempt, case, pure=False)] = case
+                running[client.submit(_on_worker, Path.cwd(), here, attempt, case, pure=False)] = case
             if not running:
                 return
             done = wait(list(running), PATIENCE_SECONDS, "FIRST_COMPLETED").done
@@ -157,8 +160,18 @@ def _tell_if_alone(client: "Client") -> None:
         print("warning: --scheduler: no worker is left; waiting for one", file=sys.stderr)
 
 
-def _in_folder(folder: Path, attempt: Callable[[str], Any], case: str) -> Any:
-    """Do a case where the paths of this command line, which may be relative, are meant."""
+def _on_worker(folder: Path, wanted: Mapping[str, str], attempt: Callable[[str], Any], case: str) -> Any:
+    """Do a case where the paths of this command line, which may be relative, are meant.
+
+    Raises:
+        InputError: this worker, which may have come when the others had been checked, has other software.
+    """
+    from util.worker_check import SETTLE, differences, software
+
+    other = differences(wanted, software())
+    if other:
+        raise InputError(f"worker {socket.gethostname()}: expected the software of the process that asks, "
+                         f"found {', '.join(other)}; {SETTLE}")
     os.chdir(folder)
     return attempt(case)
 
