@@ -1,5 +1,7 @@
 """Straightening: from the scanner's files to body-only labels of true height, and back."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -143,6 +145,48 @@ def test_a_vertebra_that_the_scan_cuts_off_is_left_out_and_named(tmp_path, capsy
     assert entries[0] == {"direction": ["I", "P", "L"]}
     assert [entry["label"] for entry in entries[1:]] == [19, 20]
     assert entries[2]["X"] == pytest.approx(62, abs=1.0) and entries[2]["Z"] == pytest.approx(29.5, abs=1.0)
+
+
+def make_newer(path: Path, than: Path) -> None:
+    """Set a file's time a minute after another's."""
+    later = than.stat().st_mtime + 60
+    os.utime(path, (later, later))
+
+
+def test_centres_are_found_anew_where_the_mask_is_newer(tmp_path, capsys):
+    root = cut_patient(tmp_path)
+    centres, mask = raw_centroids(root, "cut"), raw_mask(root, "cut")
+    assert locate(["--raw", str(root)]) == 0
+    volume = read_mask(mask)
+    write_volume(mask, Volume(np.where(volume.array == 19, 18, volume.array), volume.affine))
+    make_newer(mask, than=centres)
+    capsys.readouterr()
+    assert locate(["--raw", str(root)]) == 0
+    told = capsys.readouterr()
+    assert "1 done, 0 skipped" in told.out and "kept" not in told.err
+    assert [entry["label"] for entry in read_json(centres)[1:]] == [18, 20]
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: json.dumps(json.loads(text)),  # as VerSe's lie
+    lambda text: text.replace('"Z": ', '"Z": 0.0123, "z": '),
+    lambda text: "{",
+], ids=["one line", "further keys", "no JSON"])
+def test_centres_that_the_user_brought_are_kept(tmp_path, capsys, change):
+    root = cut_patient(tmp_path)
+    centres, mask = raw_centroids(root, "cut"), raw_mask(root, "cut")
+    assert locate(["--raw", str(root)]) == 0
+    brought = change(centres.read_text())
+    centres.write_text(brought)
+    assert locate(["--raw", str(root)]) == 0
+    assert "kept" not in capsys.readouterr().err       # they are no older than the mask
+    make_newer(mask, than=centres)
+    assert locate(["--raw", str(root)]) == 0
+    told = capsys.readouterr()
+    assert "0 done, 1 skipped" in told.out and told.err.count(f"cut: kept {centres}") == 1
+    assert centres.read_text() == brought
+    assert locate(["--raw", str(root), "--overwrite"]) == 0
+    assert "kept" not in capsys.readouterr().err and centres.read_text() != brought
 
 
 def test_centroids_without_a_direction_are_voxels_of_the_mask(tmp_path):

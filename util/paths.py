@@ -114,9 +114,13 @@ def _rename(source: Path, target: Path) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented JSON atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content), encoding="utf-8")
+
+
+def json_text(content: Any) -> str:
+    """Return the text of a JSON file as `write_json` writes it."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:
