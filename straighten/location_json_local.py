@@ -38,8 +38,8 @@ def tell_kept(raw: str | Path, patients: Sequence[str]) -> None:
     for patient in patients:
         path, mask = raw_centroids(raw, patient), raw_mask(raw, patient)
         if is_complete(raw, patient) and not is_up_to_date([path], [mask]):
-            print(f"{patient}: kept {path}, which this script did not write, though the mask is newer; if the "
-                  f"mask has other labels now, --overwrite finds the centres anew", file=sys.stderr)
+            print(f"{patient}: kept {path}, which this script did not write, though the mask is newer; if "
+                  f"the mask has other labels now, --overwrite finds the centres anew", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from util.cli import add_stage_arguments, run_script
 from util.errors import InputError
-from util.paths import geometry_path, make_folder
+from util.paths import geometry_path, make_folder, visible
 from util.stage import run_stage
 from util.vertebrae import split_case
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
     suffix = ".nii.gz"
-    cases = sorted(path.name.removesuffix(suffix) for path in Path(options.volumes).glob(f"*{suffix}"))
+    cases = [path.name.removesuffix(suffix) for path in visible(options.volumes, f"*{suffix}")]
     if not cases:
         raise InputError(f"--volumes {options.volumes}: expected <case>.nii.gz, found none; check the path")
     make_folder(options.out)

@@ -65,6 +65,15 @@ def is_up_to_date(made: Iterable[Path], sources: Iterable[Path]) -> bool:
     return all(source.stat().st_mtime <= oldest for source in sources if source.is_file())
 
 
+def visible(folder: str | Path, pattern: str) -> list[Path]:
+    """Return what fits a pattern below a folder, sorted; what is hidden is left out.
+
+    A write that was killed leaves its temporary file, `.<digits>.<name>`, which a pattern of names fits too.
+    """
+    return sorted(path for path in Path(folder).glob(pattern)
+                  if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def make_folder(path: str | Path) -> Path:
     """Create a folder and return it.
 

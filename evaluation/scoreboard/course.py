@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
-from util.paths import atomic_path, make_folder, raw_mask
+from util.paths import atomic_path, make_folder, raw_mask, visible
 from util.steps import ROOT, Step
 from util.vertebrae import Cohort, read_cohort
 
@@ -150,7 +150,7 @@ def baseline_model(args: Namespace) -> Path | None:
     if args.baselines and not args.baselines.is_file():
         raise InputError(f"--baselines {args.baselines}: expected fitted baselines, found no file; fit them "
                          f"with evaluation/baselines.py --fit_only, or leave the flag out")
-    return args.baselines or next(iter(sorted((ROOT / "weights").glob(MODEL_PATTERN))), None)
+    return args.baselines or next(iter(visible(ROOT / "weights", MODEL_PATTERN)), None)
 
 
 def healthy_steps(args: Namespace, place: Place, patients: Sequence[str]) -> list[Step]:

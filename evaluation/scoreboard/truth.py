@@ -17,7 +17,7 @@ from evaluation.scoreboard.measures import GENERATOR, ROUNDING
 from util.body_heights import THIRDS, own_body
 from util.errors import InputError
 from util.geometry import row_extent
-from util.paths import fake_label, is_up_to_date, read_json, straightened_label, write_json
+from util.paths import fake_label, is_up_to_date, read_json, straightened_label, visible, write_json
 from util.vertebrae import Cohort, neighbours, split_case
 from util.volume import read_mask
 
@@ -107,9 +107,8 @@ def shape_record(place: Place, case: str) -> Path:
 
 def mask_folders(place: Place) -> dict[str, Path]:
     """Return the folders that hold label_fake/ with bodies on the held-out split, by method."""
-    found = place.baselines(HELD_OUT).glob("*/label_fake") if place.has_baselines else ()
-    baselines = sorted(path.parent for path in found)
-    return {GENERATOR: place.out} | {path.name: path for path in baselines}
+    found = visible(place.baselines(HELD_OUT), "*/label_fake") if place.has_baselines else []
+    return {GENERATOR: place.out} | {path.parent.name: path.parent for path in found}
 
 
 def compare_shapes(place: Place, case: str) -> str | None:
