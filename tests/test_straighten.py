@@ -128,6 +128,31 @@ def test_a_straightened_body_returns_to_where_it_was(folder, tmp_path):
     assert 2 * shared / ((back.array == 20).sum() + (original.array == 20).sum()) > 0.9
 
 
+def test_what_is_older_than_its_sources_is_carried_back_anew(folder, tmp_path, monkeypatch, capsys):
+    """Each kind into a folder of its own, so that no kind is taken for another."""
+    name, geometry = f"{PATIENT}_20.nii.gz", geometry_path(tmp_path / "data", PATIENT)
+    volume, made = tmp_path / "volumes" / name, tmp_path / "output" / "scanner_label" / name
+    for path, source in ((volume, folder / "straightened" / "label" / name),
+                         (geometry, geometry_path(folder / "straightened", PATIENT))):
+        path.parent.mkdir(parents=True)
+        shutil.copy(source, path)
+    (volume.parent / f".0123.{name}").write_bytes(b"what a killed write left")
+    monkeypatch.chdir(tmp_path)
+
+    def carry(kind: str) -> str:
+        assert unstraighten(["--volumes", "volumes", "--dataroot", "data", "--kind", kind]) == 0
+        return capsys.readouterr().out
+
+    assert "1 done, 0 skipped" in carry("ct") and "1 done, 0 skipped" in carry("label")
+    assert set(np.unique(read_mask(made).array)) <= {0, *LABELS}
+    assert "0 done, 1 skipped" in carry("label")
+    for source in (volume, geometry):
+        make_newer(made, than=source)
+        make_newer(source, than=made)
+        assert "1 done, 0 skipped" in carry("label"), source
+        os.utime(source, (0, 0))
+
+
 def cut_patient(root: Path) -> Path:
     """A mask of three boxes, the lowest cut off by the end of the scan; no CT."""
     array = np.zeros((110, 80, 60), np.uint8)
