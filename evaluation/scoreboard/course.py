@@ -153,6 +153,15 @@ def baseline_model(args: Namespace) -> Path | None:
     return args.baselines or next(iter(visible(ROOT / "weights", MODEL_PATTERN)), None)
 
 
+def asked_baselines(commands: Sequence[Step]) -> Path | None:
+    """Return the fitted baselines that commands ask, by hand or fitted on the way; None where none do."""
+    for _, line in commands:
+        script, *flags = shlex.split(line)
+        if script == "evaluation/baselines.py" and "--model" in flags:
+            return Path(flags[flags.index("--model") + 1])
+    return None
+
+
 def healthy_steps(args: Namespace, place: Place, patients: Sequence[str]) -> list[Step]:
     """Put the bodies before the fracture where the stages look for masks; return how they are straightened.
 
