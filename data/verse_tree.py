@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
+from util.paths import visible
 
 NIFTI = (".nii.gz", ".nii")
 # subject-based VerSe'19 and '20: <stem>_ct, <stem>_seg-vert_msk; the challenge's own: <stem>, <stem>_seg
@@ -42,8 +43,8 @@ def find_scans(root: str | Path, known: Collection[str] = ()) -> list[Scan]:
     Raises:
         InputError: there is no mask.
     """
-    volumes = _by_stem(path for ending in NIFTI for path in sorted(Path(root).rglob(f"*{ending}")))
-    tables = _by_stem(sorted(Path(root).rglob("*.json")))
+    volumes = _by_stem(path for ending in NIFTI for path in visible(root, f"**/*{ending}"))
+    tables = _by_stem(visible(root, "**/*.json"))
     stems = _with_endings(volumes, MASK_ENDINGS)
     if not stems:
         raise InputError(f"--verse_root {root}: expected masks named *_seg-vert_msk.nii.gz, found none; "

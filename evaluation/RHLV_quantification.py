@@ -21,7 +21,7 @@ from evaluation.rhlv.uncertainty import Calibration
 from util.body_heights import BodyHeights, UndefinedHeightError, measure_body, own_body, third_heights_mm
 from util.cli import add_stage_arguments, number_from, run_script
 from util.errors import InputError
-from util.paths import fake_label, make_folder, read_json, straightened_label
+from util.paths import fake_label, is_up_to_date, make_folder, read_json, straightened_label
 from util.stage import run_stage
 from util.vertebrae import SPLITS, Cohort, label_name, neighbours, read_cohort, split_case
 from util.volume import Volume, check_same_grid, present_labels, read_mask, write_volume
@@ -30,7 +30,7 @@ UNDEFINED = np.full(len(PARTS), np.nan)
 
 
 def quantify_case(case: str, folders: Folders) -> str | None:
-    """Measure one vertebra and write its record and map.
+    """Measure one vertebra and write its record and map; take away what was drawn of an earlier measurement.
 
     Returns:
         Why its loss is undefined, if it is.
@@ -41,10 +41,13 @@ def quantify_case(case: str, folders: Folders) -> str | None:
     original, synthetic, missing_neighbours = _read_bodies(case, folders)
     after, after_reason = _measure(original, "original")
     before, before_reason = _measure(synthetic, "synthetic")
+    for drawn in (folders.map_picture(case), folders.curve_picture(case)):
+        drawn.unlink(missing_ok=True)
     if before and after:
         loss, loss_map = height_loss(after, before), height_loss_map(after, before)
         write_volume(folders.loss_map(case), _map_volume(loss_map, before, synthetic.affine))
     else:
+        folders.loss_map(case).unlink(missing_ok=True)
         loss = HeightLoss(_heights_mm(after), _heights_mm(before), UNDEFINED,
                           "; ".join(filter(None, (after_reason, before_reason))))
     write_record(folders.record(case), loss, missing_neighbours)
@@ -91,17 +94,22 @@ def _map_volume(loss: np.ndarray, synthetic: BodyHeights, affine: np.ndarray) ->
 
 
 def is_complete(case: str, folders: Folders) -> bool:
-    """Tell whether a case's record is there and younger than what it was made from."""
-    record = folders.record(case)
+    """Tell whether a case's record is no older than what it was made from, and so the map of a defined loss.
+
+    An undefined loss has none; one that is there is that of an earlier measurement.
+    """
     sources = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
-    if not record.is_file() or not all(source.is_file() for source in sources):
-        return False
-    if record.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+    if not all(source.is_file() for source in sources) or not folders.record(case).is_file():
         return False
     try:
-        return {"reason", "rhlv", "missing_neighbours"} <= set(read_json(record))
-    except (InputError, TypeError):
+        record = read_json(folders.record(case))
+        is_ours = {"reason", "rhlv", "missing_neighbours"} <= set(record)
+        is_defined = not record["reason"]
+    except (InputError, TypeError, KeyError):
         return False  # no record of ours: measured anew
+    loss_map = folders.loss_map(case)
+    made = [folders.record(case), *([loss_map] if is_defined else [])]
+    return is_ours and is_up_to_date(made, sources) and loss_map.is_file() == is_defined
 
 
 def draw_case(case: str, folders: Folders, calibration: Calibration | None) -> None:

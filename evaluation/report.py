@@ -89,7 +89,8 @@ def vertebra_entries(rows: Sequence[dict[str, Any]], sources: Sources) -> "list[
     for row in rows:
         case = row["case"]
         pictures = [(SLICES_CAPTION, sources.slices(case)),
-                    *((caption, copy) for caption, _, copy in sources.copied(case))]
+                    *((caption, copy) for caption, original, copy in sources.copied(case)
+                      if original.is_file())]  # else the copy is of an earlier measurement
         shown = [(caption, path.relative_to(sources.folder).as_posix())
                  for caption, path in pictures if path.is_file()]
         entries.append(VertebraEntry(row, *predictions.get(case, ("", "")), shown))

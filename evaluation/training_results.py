@@ -6,6 +6,7 @@ from typing import Any
 from evaluation.validation import Restored, results_picture
 from models.run_state import RunState
 from util.live_view import LiveView
+from util.paths import visible
 from util.picture import write_png
 from util.run_log import RunLog
 from util.run_page import write_page
@@ -44,7 +45,7 @@ class TrainingResults:
         self.run.note_validation(metrics)
         picture = results_picture(restored)
         write_png(self.web / f"step_{self.run.step:07d}.png", picture)
-        newest = sorted(self.web.glob("step_*.png"), reverse=True)
+        newest = visible(self.web, "step_*.png")[::-1]
         for path in newest[PICTURES_KEPT:]:
             path.unlink()
         write_page(self.web, self.settings, self.log.lines,

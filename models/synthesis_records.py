@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from util.body_heights import THIRDS
-from util.paths import atomic_path, read_json
+from util.paths import atomic_path, read_json, visible
 from util.vertebrae import ANATOMICAL_ORDER, label_name, split_case
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_table(output: Path) -> Path:
     import csv
 
     columns = ["case", *(prefix + column for prefix in STEPS for column in STEP_COLUMNS), "direct_height_mm"]
-    records = [read_json(path) for path in sorted((output / "synthesis").glob("*.json"))]
+    records = [read_json(path) for path in visible(output / "synthesis", "*.json")]
     with atomic_path(output / "synthesis.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()

@@ -37,7 +37,8 @@ def known_healthy(ct_path: Path, fractured: list[int]) -> list[int]:
 def write_fractured(out: Path, patient: str, before: Volume, made: Fractured) -> None:
     """Write a patient in the raw layout; the record of the truth comes last.
 
-    Centroids that an earlier patient of that name left are removed: they are those of another mask.
+    The record and centroids that an earlier patient of that name left are removed first: they are those of
+    another mask.
 
     Args:
         out: folder of patients.
@@ -46,6 +47,7 @@ def write_fractured(out: Path, patient: str, before: Volume, made: Fractured) ->
         made: what became of it.
     """
     truth = truth_folder(out, patient)
+    (truth / "truth.json").unlink(missing_ok=True)
     raw_centroids(out, patient).unlink(missing_ok=True)
     write_volume(truth / "healthy.nii.gz", before)
     write_volume(truth / "healthy_body.nii.gz", made.bodies)

@@ -62,12 +62,14 @@ def scan_spine(patient: Patient, spine: Spine) -> tuple[np.ndarray, np.ndarray, 
 
 
 def write_patient(root: str | Path, patient: Patient) -> None:
-    """Scan the spine before and after its fractures and write every file; the CT comes last.
+    """Scan the spine before and after its fractures and write every file; the record of the truth comes last.
 
-    Centres that were found in an earlier scan of that name are taken away.
+    That of an earlier patient of that name is taken away first, so that it never stands beside other volumes,
+    and so are the centres that were found in his scan.
     """
-    raw_centroids(root, patient.name).unlink(missing_ok=True)
     truth = truth_folder(root, patient.name)
+    (truth / "truth.json").unlink(missing_ok=True)
+    raw_centroids(root, patient.name).unlink(missing_ok=True)
     with ThreadPoolExecutor(2) as pool:
         healthy, now = pool.map(lambda spine: scan_spine(patient, spine),
                                 (patient.person.healthy, patient.spine))

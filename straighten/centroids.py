@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from util.errors import InputError
-from util.paths import read_json, write_json
+from util.paths import json_text, read_json, write_json
 from util.vertebrae import ANATOMICAL_ORDER, LABELS
 from util.volume import Volume, reorient
+
+KEYS = ["label", "X", "Y", "Z"]  # of each entry that `write_centroids` writes, and no others
+DECIMALS = 2
 
 
 def read_centroids(path: str | Path, mask: Volume) -> dict[int, np.ndarray]:
@@ -89,6 +92,26 @@ def write_centroids(path: str | Path, centres_mm: Mapping[int, np.ndarray], mask
     entries: list[dict[str, Any]] = [{"direction": list(mask.axis_codes)}]
     for label in ANATOMICAL_ORDER:
         if label in centres_mm:
-            voxel = (to_voxel[:3, :3] @ centres_mm[label] + to_voxel[:3, 3]).round(2).tolist()
-            entries.append({"label": label, "X": voxel[0], "Y": voxel[1], "Z": voxel[2]})
+            voxel = (to_voxel[:3, :3] @ centres_mm[label] + to_voxel[:3, 3]).round(DECIMALS).tolist()
+            entries.append(dict(zip(KEYS, [label, *voxel], strict=True)))
     write_json(path, entries)
+
+
+def is_own_file(path: str | Path) -> bool:
+    """Tell whether a centroid file has the very text that `write_centroids` would give it.
+
+    VerSe's own files are laid out otherwise (one line, or more decimals, or further keys); so is, as a rule,
+    what was edited by hand.
+    """
+    try:
+        entries = read_json(path)
+        if json_text(entries) != Path(path).read_text(encoding="utf-8"):
+            return False
+        axes, *centres = [list(entry) for entry in entries]
+        numbers = [entry[axis] for entry in entries[1:] for axis in KEYS[1:]]
+        labels = [entry["label"] for entry in entries[1:]]
+    except (InputError, KeyError, TypeError, ValueError):
+        return False
+    return (axes == ["direction"] and all(keys == KEYS for keys in centres)
+            and labels == [label for label in ANATOMICAL_ORDER if label in labels]
+            and all(isinstance(number, float) and number == round(number, DECIMALS) for number in numbers))

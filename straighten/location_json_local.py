@@ -1,14 +1,17 @@
 """Find the centre of each vertebral body in the raw masks: writes <raw>/<p>/<p>.json in VerSe's form.
 
-Reads <raw>/<p>/<p>_msk.nii.gz. A vertebra that the scan cuts off is left out, and said so.
+Reads <raw>/<p>/<p>_msk.nii.gz. A vertebra that the scan cuts off is left out, and said so. Centres that this
+script wrote are found anew where the mask is newer; a file that the user brought is kept, and said so.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from util.cli import add_stage_arguments, run_script
-from util.paths import raw_centroids
+from util.paths import is_up_to_date, raw_centroids, raw_mask
 from util.stage import run_stage
 
 
@@ -22,6 +25,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def is_complete(raw: str | Path, patient: str) -> bool:
+    """Tell whether a patient's centres are there: no older than the mask, or the user's own."""
+    from straighten.centroids import is_own_file
+
+    path = raw_centroids(raw, patient)
+    return is_up_to_date([path], [raw_mask(raw, patient)]) or (path.is_file() and not is_own_file(path))
+
+
+def tell_kept(raw: str | Path, patients: Sequence[str]) -> None:
+    """Name the files that are older than their masks and kept all the same: the user brought them."""
+    for patient in patients:
+        path, mask = raw_centroids(raw, patient), raw_mask(raw, patient)
+        if is_complete(raw, patient) and not is_up_to_date([path], [mask]):
+            print(f"{patient}: kept {path}, which this script did not write, though the mask is newer; if "
+                  f"the mask has other labels now, --overwrite finds the centres anew", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
@@ -29,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from straighten.patient import raw_patients
 
     patients = raw_patients(options.raw, options.cohort)
+    if not options.overwrite:
+        tell_kept(options.raw, patients)
     return run_stage("centroids", partial(locate_patient, options.raw), patients,
-                     lambda patient: raw_centroids(options.raw, patient).is_file(),
+                     partial(is_complete, options.raw),
                      jobs=options.jobs, overwrite=options.overwrite, scheduler=options.scheduler)
 
 

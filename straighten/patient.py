@@ -20,6 +20,7 @@ from util.paths import (
     read_json,
     straightened_ct,
     straightened_label,
+    visible,
 )
 from util.vertebrae import LABELS, case_name, label_name, read_cohort, split_case
 from util.volume import (
@@ -42,7 +43,7 @@ def raw_patients(raw: str | Path, cohort: str | Path | None) -> list[str]:
     """
     if cohort is not None:
         return read_cohort(cohort).patients()
-    folders = sorted(folder.name for folder in Path(raw).glob("*") if folder.is_dir())
+    folders = [folder.name for folder in visible(raw, "*") if folder.is_dir()]
     patients = [name for name in folders if raw_mask(raw, name).is_file()]
     if not patients:
         raise InputError(f"--raw {raw}: expected folders <p>/ with <p>_msk.nii.gz, found none; "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from util.cli import add_stage_arguments, run_script
 from util.errors import InputError
-from util.paths import geometry_path, make_folder
+from util.paths import geometry_path, is_up_to_date, make_folder, visible
 from util.stage import run_stage
 from util.vertebrae import split_case
 
@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=KINDS, default="ct",
                         help="ct: grey values to HU; label: nearest neighbour; map: any numbers, linear")
     parser.add_argument("--dataroot", default="./dataset/straightened", help="folder with geometry/<p>.npz")
-    parser.add_argument("--out", default="./output/scanner_ct", help="folder for the results")
+    parser.add_argument("--out", default=None, help="folder for the results, of one kind; if not given, "
+                        "./output/scanner_<kind>")
     add_stage_arguments(parser)
     return parser
 
@@ -35,14 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
     suffix = ".nii.gz"
-    cases = sorted(path.name.removesuffix(suffix) for path in Path(options.volumes).glob(f"*{suffix}"))
+    cases = [path.name.removesuffix(suffix) for path in visible(options.volumes, f"*{suffix}")]
     if not cases:
         raise InputError(f"--volumes {options.volumes}: expected <case>.nii.gz, found none; check the path")
-    make_folder(options.out)
-    work = partial(unstraighten_case, options.volumes, options.dataroot, options.out, options.kind)
-    return run_stage("to scanner", work, cases,
-                     lambda case: (Path(options.out) / f"{case}{suffix}").is_file(),
+    out = make_folder(options.out or f"./output/scanner_{options.kind}")
+    work = partial(unstraighten_case, options.volumes, options.dataroot, out, options.kind)
+    return run_stage("to scanner", work, cases, partial(is_complete, options.volumes, options.dataroot, out),
                      jobs=options.jobs, overwrite=options.overwrite, scheduler=options.scheduler)
+
+
+def is_complete(volumes: str | Path, dataroot: str | Path, out: str | Path, case: str) -> bool:
+    """Tell whether a case's volume is there, no older than the straightened one and the geometry."""
+    try:
+        patient, _ = split_case(case)
+    except InputError:
+        return False  # the work itself says what is wrong
+    name = f"{case}.nii.gz"
+    return is_up_to_date([Path(out) / name], [Path(volumes) / name, geometry_path(dataroot, patient)])
 
 
 def unstraighten_case(volumes: str | Path, dataroot: str | Path, out: str | Path, kind: str,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data.import_verse import main
+from data.verse_tree import find_scans
 from util.errors import InputError
 from util.paths import raw_centroids, raw_ct, raw_mask
 from util.vertebrae import read_cohort
@@ -48,6 +49,15 @@ def test_a_subject_arrives_unchanged_and_keeps_its_split(tmp_path):
     ct, mask = read_ct_and_mask(raw_ct(raw, "sub-verse900"), raw_mask(raw, "sub-verse900"))
     assert ct.array.max() == 300 and set(np.unique(mask.array)) == {0, 20, 21}
     assert raw_centroids(raw, "sub-verse900").is_file()
+
+
+def test_hidden_files_are_no_scans(tmp_path):
+    """As other systems leave them beside copied files, or a killed copy."""
+    write_subject(tmp_path, "sub-verse900")
+    before = find_scans(tmp_path)
+    folder = tmp_path / "derivatives" / "sub-verse900"
+    (folder / "._sub-verse900_seg-vert_msk.nii.gz").write_bytes(b"no image")
+    assert find_scans(tmp_path) == before
 
 
 def test_grades_from_a_table(tmp_path):

@@ -15,8 +15,9 @@ from models import case_synthesis
 from models.case_synthesis import SynthesisSettings
 from models.checkpoint import save_generator
 from models.generator import build_generator
+from models.synthesis_records import record_path, write_table
 from util.errors import InputError
-from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label
+from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label, write_json
 from util.volume import read_volume, write_volume
 
 
@@ -65,6 +66,15 @@ def test_writes_volumes_and_table_and_skips_what_is_complete(cohort, checkpoints
     assert run(cohort, checkpoints["sagittal"], tmp_path, "--cases", "p2_20") == 0
     assert "0 done, 1 skipped" in capsys.readouterr().out
     assert fake_ct(tmp_path, "p2_20").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("content", ["{", '{"case": "p2_20"}'], ids=["half-written", "whole"])
+def test_the_table_passes_over_what_a_killed_write_left(tmp_path, content):
+    record = record_path(tmp_path, "p2_20")
+    write_json(record, {"case": "p2_20"})
+    record.with_name(f".0123456789abcdef.{record.name}").write_text(content)
+    write_table(tmp_path)
+    assert (tmp_path / "synthesis.csv").read_text().count("p2_20") == 1
 
 
 def test_another_method_is_not_taken_for_complete(cohort, checkpoints, tmp_path, capsys):

@@ -76,6 +76,17 @@ def test_every_picture_of_the_page_lies_beside_it(boxes):
     assert all((folder / source).is_file() for source in sources)
 
 
+def test_a_picture_of_an_earlier_measurement_is_not_shown(boxes):
+    RHLV_quantification.main([*flags_of(boxes), f"--dataroot={boxes.dataroot}"])
+    assert 'src="maps/p1_20.png"' in write_page(boxes)
+    picture = boxes.path.parent / "output" / "RHLV" / "maps" / "p1_20.png"
+    picture.unlink()
+    page = write_page(boxes)
+    assert 'src="maps/p1_20.png"' not in page and 'src="curves/p1_20.png"' in page
+    RHLV_quantification.main([*flags_of(boxes), f"--dataroot={boxes.dataroot}"])
+    assert picture.is_file() and 'src="maps/p1_20.png"' in write_page(boxes)
+
+
 def test_cards_are_limited_to_the_largest_losses(boxes):
     RHLV_quantification.main([*flags_of(boxes), f"--dataroot={boxes.dataroot}"])
     folder = boxes.path.parent / "output" / "report" / "slices"

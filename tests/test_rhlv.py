@@ -83,6 +83,38 @@ def test_a_second_run_skips_and_a_new_synthesis_is_measured_again(cohort, capsys
     assert read_table(cohort).loc["a_b_20", "rhlv_overall"] == pytest.approx(0.25)
 
 
+def test_nothing_stays_of_a_loss_that_is_undefined_now(cohort):
+    run(cohort)
+    folder = cohort.parent / "output" / "RHLV"
+    drawn = [folder / name for name in ("maps/a_b_20.nii.gz", "maps/a_b_20.png", "curves/a_b_20.png")]
+    assert all(path.is_file() for path in drawn)
+    write_volume(fake_label(cohort.parent / "output", "a_b_20"), box(0, 20))
+    assert run(cohort) == 0
+    assert read_table(cohort).loc["a_b_20", "reason"] == "the synthetic body is empty"
+    assert not any(path.exists() for path in drawn)
+    for path in drawn:
+        path.write_bytes(b"of an earlier measurement")
+    run(cohort)
+    assert not any(path.exists() for path in drawn)
+
+
+def test_pictures_of_an_earlier_measurement_go_with_it(cohort):
+    run(cohort)
+    folder = cohort.parent / "output" / "RHLV"
+    write_volume(fake_label(cohort.parent / "output", "a_b_20"), box(28, 20))
+    run(cohort, "--no_figures")
+    assert not list(folder.rglob("*.png")) and (folder / "maps" / "a_b_20.nii.gz").is_file()
+
+
+def test_a_missing_map_of_a_defined_loss_is_made_anew(cohort, capsys):
+    run(cohort, "--no_figures")
+    path = cohort.parent / "output" / "RHLV" / "maps" / "a_b_20.nii.gz"
+    path.unlink()
+    capsys.readouterr()
+    run(cohort, "--no_figures")
+    assert "1 done, 1 skipped" in capsys.readouterr().out and path.is_file()
+
+
 def test_weights_from_another_cohort_have_seen_no_case(cohort):
     run(cohort, "--no_figures", "--trained_on", "none")
     assert not read_table(cohort)["seen_in_training"].any()

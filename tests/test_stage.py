@@ -7,7 +7,7 @@ import pytest
 
 from util.cli import run_script
 from util.errors import InputError
-from util.paths import atomic_path, make_folder, read_json
+from util.paths import atomic_path, make_folder, read_json, visible
 from util.stage import run_stage
 
 
@@ -50,6 +50,18 @@ def test_a_killed_write_leaves_nothing(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert list(target.parent.iterdir()) == []
+
+
+def test_what_a_killed_write_left_is_not_seen(tmp_path, monkeypatch):
+    for name in ("b.json", "a.json", ".0123.a.json", "x/c.json", "x/.4567.c.json", ".kept/d.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert visible(tmp_path, "*.json") == [tmp_path / "a.json", tmp_path / "b.json"]
+    assert visible(tmp_path, "**/*.json")[2:] == [tmp_path / "x" / "c.json"]
+    assert visible(tmp_path / "none", "*") == []
+    monkeypatch.chdir(tmp_path / ".kept")
+    assert visible(".", "*.json") == [Path("d.json")]
+    assert visible(tmp_path / ".kept", "*") == [tmp_path / ".kept" / "d.json"]  # it was asked for itself
 
 
 def test_a_folder_in_the_way_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """Straightening: from the scanner's files to body-only labels of true height, and back."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -126,6 +128,31 @@ def test_a_straightened_body_returns_to_where_it_was(folder, tmp_path):
     assert 2 * shared / ((back.array == 20).sum() + (original.array == 20).sum()) > 0.9
 
 
+def test_what_is_older_than_its_sources_is_carried_back_anew(folder, tmp_path, monkeypatch, capsys):
+    """Each kind into a folder of its own, so that no kind is taken for another."""
+    name, geometry = f"{PATIENT}_20.nii.gz", geometry_path(tmp_path / "data", PATIENT)
+    volume, made = tmp_path / "volumes" / name, tmp_path / "output" / "scanner_label" / name
+    for path, source in ((volume, folder / "straightened" / "label" / name),
+                         (geometry, geometry_path(folder / "straightened", PATIENT))):
+        path.parent.mkdir(parents=True)
+        shutil.copy(source, path)
+    (volume.parent / f".0123.{name}").write_bytes(b"what a killed write left")
+    monkeypatch.chdir(tmp_path)
+
+    def carry(kind: str) -> str:
+        assert unstraighten(["--volumes", "volumes", "--dataroot", "data", "--kind", kind]) == 0
+        return capsys.readouterr().out
+
+    assert "1 done, 0 skipped" in carry("ct") and "1 done, 0 skipped" in carry("label")
+    assert set(np.unique(read_mask(made).array)) <= {0, *LABELS}
+    assert "0 done, 1 skipped" in carry("label")
+    for source in (volume, geometry):
+        make_newer(made, than=source)
+        make_newer(source, than=made)
+        assert "1 done, 0 skipped" in carry("label"), source
+        os.utime(source, (0, 0))
+
+
 def cut_patient(root: Path) -> Path:
     """A mask of three boxes, the lowest cut off by the end of the scan; no CT."""
     array = np.zeros((110, 80, 60), np.uint8)
@@ -143,6 +170,48 @@ def test_a_vertebra_that_the_scan_cuts_off_is_left_out_and_named(tmp_path, capsy
     assert entries[0] == {"direction": ["I", "P", "L"]}
     assert [entry["label"] for entry in entries[1:]] == [19, 20]
     assert entries[2]["X"] == pytest.approx(62, abs=1.0) and entries[2]["Z"] == pytest.approx(29.5, abs=1.0)
+
+
+def make_newer(path: Path, than: Path) -> None:
+    """Set a file's time a minute after another's."""
+    later = than.stat().st_mtime + 60
+    os.utime(path, (later, later))
+
+
+def test_centres_are_found_anew_where_the_mask_is_newer(tmp_path, capsys):
+    root = cut_patient(tmp_path)
+    centres, mask = raw_centroids(root, "cut"), raw_mask(root, "cut")
+    assert locate(["--raw", str(root)]) == 0
+    volume = read_mask(mask)
+    write_volume(mask, Volume(np.where(volume.array == 19, 18, volume.array), volume.affine))
+    make_newer(mask, than=centres)
+    capsys.readouterr()
+    assert locate(["--raw", str(root)]) == 0
+    told = capsys.readouterr()
+    assert "1 done, 0 skipped" in told.out and "kept" not in told.err
+    assert [entry["label"] for entry in read_json(centres)[1:]] == [18, 20]
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: json.dumps(json.loads(text)),  # as VerSe's lie
+    lambda text: text.replace('"Z": ', '"Z": 0.0123, "z": '),
+    lambda text: "{",
+], ids=["one line", "further keys", "no JSON"])
+def test_centres_that_the_user_brought_are_kept(tmp_path, capsys, change):
+    root = cut_patient(tmp_path)
+    centres, mask = raw_centroids(root, "cut"), raw_mask(root, "cut")
+    assert locate(["--raw", str(root)]) == 0
+    brought = change(centres.read_text())
+    centres.write_text(brought)
+    assert locate(["--raw", str(root)]) == 0
+    assert "kept" not in capsys.readouterr().err       # they are no older than the mask
+    make_newer(mask, than=centres)
+    assert locate(["--raw", str(root)]) == 0
+    told = capsys.readouterr()
+    assert "0 done, 1 skipped" in told.out and told.err.count(f"cut: kept {centres}") == 1
+    assert centres.read_text() == brought
+    assert locate(["--raw", str(root), "--overwrite"]) == 0
+    assert "kept" not in capsys.readouterr().err and centres.read_text() != brought
 
 
 def test_centroids_without_a_direction_are_voxels_of_the_mask(tmp_path):

@@ -83,6 +83,15 @@ def file_version(path: str | Path) -> FileVersion:
     return FileVersion(absolute, status.st_size, status.st_mtime_ns)
 
 
+def visible(folder: str | Path, pattern: str) -> list[Path]:
+    """Return what fits a pattern below a folder, sorted; what is hidden is left out.
+
+    A write that was killed leaves its temporary file, `.<digits>.<name>`, which a pattern of names fits too.
+    """
+    return sorted(path for path in Path(folder).glob(pattern)
+                  if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def make_folder(path: str | Path) -> Path:
     """Create a folder and return it.
 
@@ -134,9 +143,13 @@ def _rename(source: Path, target: Path) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented JSON atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content), encoding="utf-8")
+
+
+def json_text(content: Any) -> str:
+    """Return the text of a JSON file as `write_json` writes it."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:

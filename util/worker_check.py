@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from util.errors import InputError
+from util.paths import visible
 from util.steps import ROOT
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def software() -> dict[str, str]:
         found[package] = "none"
         with suppress(PackageNotFoundError):
             found[package] = version(package).partition("+")[0]  # builds for CPUs and GPUs may meet
-    packages = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
-    files = [*ROOT.glob("*.py"), *(path for folder in packages for path in folder.rglob("*.py"))]
+    packages = [path.parent for path in visible(ROOT, "*/__init__.py") if path.parent.name != "tests"]
+    files = [*visible(ROOT, "*.py"), *(path for folder in packages for path in visible(folder, "**/*.py"))]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
-from util.paths import atomic_path, make_folder, raw_mask
+from util.paths import atomic_path, make_folder, raw_mask, visible
 from util.steps import ROOT, Step
 from util.vertebrae import Cohort, read_cohort
 
@@ -150,7 +150,16 @@ def baseline_model(args: Namespace) -> Path | None:
     if args.baselines and not args.baselines.is_file():
         raise InputError(f"--baselines {args.baselines}: expected fitted baselines, found no file; fit them "
                          f"with evaluation/baselines.py --fit_only, or leave the flag out")
-    return args.baselines or next(iter(sorted((ROOT / "weights").glob(MODEL_PATTERN))), None)
+    return args.baselines or next(iter(visible(ROOT / "weights", MODEL_PATTERN)), None)
+
+
+def asked_baselines(commands: Sequence[Step]) -> Path | None:
+    """Return the fitted baselines that commands ask, by hand or fitted on the way; None where none do."""
+    for _, line in commands:
+        script, *flags = shlex.split(line)
+        if script == "evaluation/baselines.py" and "--model" in flags:
+            return Path(flags[flags.index("--model") + 1])
+    return None
 
 
 def healthy_steps(args: Namespace, place: Place, patients: Sequence[str]) -> list[Step]:

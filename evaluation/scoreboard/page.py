@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.scoreboard.course import PHANTOM, Place
+from evaluation.scoreboard.course import PHANTOM, Place, asked_baselines
 from evaluation.scoreboard.figures import PLOTS, draw_all
 from evaluation.scoreboard.measures import GENERATOR
 from evaluation.scoreboard.metrics import PAIRED_MEASURES
@@ -170,7 +170,7 @@ def ablation_table(report: Report) -> str:
 def provenance_line(report: Report) -> str:
     """Return what was judged, on what, by which weights."""
     of = report["provenance"]
-    weights = ", ".join(f"`{name}` ({digest[:12]})" for name, digest in of["weights"].items())
+    weights = ", ".join(f"{use} `{one['file']}` ({one['sha256'][:12]})" for use, one in of["weights"].items())
     return (f"Cohort {of['cohort']}, seed {of['seed']}: {report['vertebrae']} held-out vertebrae of "
             f"{report['patients']} patients. Weights: {weights}. 95 % intervals from {report['resamples']} "
             f"draws of patients.\n")
@@ -183,11 +183,21 @@ TABLES: dict[str, Callable[[Report], str]] = {
 
 def provenance(args: argparse.Namespace, commands: Sequence[Step]) -> dict[str, Any]:
     """Return what the report was made from: digests of weights, cohort, seed, commands; no place, no time."""
-    files = [path for path in (args.checkpoint, args.checkpoint_coronal, args.classifier) if path]
     return {"cohort": str(args.cohort), "seed": args.seed,
             "patients": [args.patients, args.calibration_patients] if args.cohort == PHANTOM else None,
-            "weights": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+            "weights": weights_used(args, commands),
             "commands": [command.replace(f"{ROOT}/", "") for _, command in commands]}
+
+
+def weights_used(args: argparse.Namespace, commands: Sequence[Step]) -> dict[str, dict[str, str]]:
+    """Return name and digest of each file of weights by its use: plane, classifier, baselines."""
+    from models.checkpoint import read_settings
+
+    generators = [path for path in (args.checkpoint, args.checkpoint_coronal) if path]
+    files = {read_settings(path)[1]["plane"]: path for path in generators}
+    files |= {"classifier": args.classifier, "baselines": asked_baselines(commands)}
+    return {use: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for use, path in files.items() if path}
 
 
 def write_results(args: argparse.Namespace, place: Place, report: Report, table: "pd.DataFrame",

@@ -24,6 +24,7 @@ from util.paths import (
     is_up_to_date,
     read_json,
     straightened_label,
+    visible,
     write_json,
 )
 from util.vertebrae import Cohort, neighbours, split_case
@@ -119,9 +120,8 @@ def shape_record(place: Place, case: str) -> Path:
 
 def mask_folders(place: Place) -> dict[str, Path]:
     """Return the folders that hold label_fake/ with bodies on the held-out split, by method."""
-    found = place.baselines(HELD_OUT).glob("*/label_fake") if place.has_baselines else ()
-    baselines = sorted(path.parent for path in found)
-    return {GENERATOR: place.out} | {path.name: path for path in baselines}
+    found = visible(place.baselines(HELD_OUT), "*/label_fake") if place.has_baselines else []
+    return {GENERATOR: place.out} | {path.parent.name: path.parent for path in found}
 
 
 def compare_shapes(place: Place, case: str) -> str | None:
@@ -151,8 +151,15 @@ def compare_shapes(place: Place, case: str) -> str | None:
 
 
 def is_compared(place: Place, case: str) -> bool:
-    """Tell whether a case's comparison is younger than every mask that it needs."""
-    record = shape_record(place, case)
-    sources = [fake_label(folder, case) for folder in mask_folders(place).values()]
-    sources += [straightened_label(place.healthy, case), straightened_label(place.dataroot, case)]
-    return is_up_to_date([record], sources)
+    """Tell whether a case's comparison holds every method, and is no older than any mask that it needs."""
+    masks = {method: fake_label(folder, case) for method, folder in mask_folders(place).items()}
+    sources = [*masks.values(), straightened_label(place.healthy, case),
+               straightened_label(place.dataroot, case)]
+    if not is_up_to_date([shape_record(place, case)], sources):
+        return False
+    try:
+        record = read_json(shape_record(place, case))
+        compared, is_comparable = set(record["methods"]), record["true_extent_mm"] is not None
+    except (InputError, KeyError, TypeError):
+        return False  # no record of ours: compared anew
+    return not is_comparable or {method for method, mask in masks.items() if mask.is_file()} <= compared
