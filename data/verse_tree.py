@@ -65,12 +65,15 @@ def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _with_endings(files: dict[str, Path], endings: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files whose name has one of the endings, by what comes before; the first ending wins."""
+    """Return the files whose name has one of the endings, by what comes before; the first ending wins.
+
+    Endings that end alike come longest first, so that none takes a part of another for the name.
+    """
     found: dict[str, Path] = {}
+    left = dict(files)
     for ending in endings:
-        for name, path in files.items():
-            if name.endswith(ending):
-                found.setdefault(name.removesuffix(ending), path)
+        for name in [name for name in left if name.endswith(ending)]:
+            found.setdefault(name.removesuffix(ending), left.pop(name))
     return found
 
 

@@ -51,6 +51,15 @@ def test_a_subject_arrives_unchanged_and_keeps_its_split(tmp_path):
     assert raw_centroids(raw, "sub-verse900").is_file()
 
 
+def test_a_subject_of_one_scan_is_known_by_its_own_name(tmp_path):
+    """Though the scan's name says more; and no part of a mask's ending is taken for a scan's name."""
+    folder = tmp_path / "derivatives" / "sub-verse401"
+    folder.mkdir(parents=True)
+    (folder / "sub-verse401_split-verse253_seg-vert_msk.nii.gz").touch()
+    [scan] = find_scans(tmp_path, ["sub-verse401"])
+    assert (scan.stem, scan.name) == ("sub-verse401_split-verse253", "sub-verse401")
+
+
 def test_hidden_files_are_no_scans(tmp_path):
     """As other systems leave them beside copied files, or a killed copy."""
     write_subject(tmp_path, "sub-verse900")
