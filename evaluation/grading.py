@@ -127,6 +127,8 @@ def possible_folds(classes: np.ndarray, patients: np.ndarray, folds: int,
     rarest = min(spread, key=lambda value: spread[value])
     if len(np.unique(patients)) < 2:
         return 0, "no cross-validation: all vertebrae are of one patient"
+    if np.unique(classes, return_counts=True)[1].max() < 2:
+        return 0, "no cross-validation: no class has two vertebrae"
     if spread[rarest] < 2:
         return 2, (f"2 folds instead of {folds}: a single patient has class '{names[rarest]}', so one fold "
                    f"is fitted without it")

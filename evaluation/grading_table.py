@@ -57,6 +57,12 @@ def read_table(path: Path, text_columns: Sequence[str] = ("case", "patient")) ->
     if missing:
         raise InputError(f"{path}: expected the columns of RHLV_quantification.py, found none named "
                          f"{', '.join(missing)}; make the table again")
+    for feature in FEATURES:
+        numbers = pd.to_numeric(table[feature], errors="coerce")
+        wrong = table.loc[(numbers.isna() & table[feature].notna()) | np.isinf(numbers), "case"]
+        if len(wrong):
+            raise InputError(f"{path}: expected numbers or empty cells in column {feature}, found others for "
+                             f"{', '.join(wrong[:5])}; correct them")
     twice = table["case"][table["case"].duplicated()].unique()
     if len(twice):
         raise InputError(f"{path}: expected each case once, found {', '.join(twice[:5])} twice; remove one")
@@ -67,7 +73,7 @@ def check_gradable(table: "pd.DataFrame", path: Path) -> None:
     """Check that a table says what to fit on.
 
     Raises:
-        InputError: it has no splits or no grades, or a grade outside 0-3.
+        InputError: it has no splits or no grades, a grade outside 0-3, or a patient in two splits.
     """
     missing = [column for column in ("split", "grade") if column not in table.columns]
     if missing:
@@ -77,6 +83,11 @@ def check_gradable(table: "pd.DataFrame", path: Path) -> None:
     if len(foreign):
         raise InputError(f"{path}: expected grades 0-3, found others for {', '.join(foreign[:5])}; "
                          f"correct them")
+    splits = table.groupby("patient")["split"].nunique()
+    divided = splits.index[splits > 1]
+    if len(divided):
+        raise InputError(f"{path}: expected each patient in one split, found {', '.join(divided[:5])} in "
+                         f"several, which would judge a grader by whom it has seen; correct the splits")
 
 
 def count_seen(rows: "pd.DataFrame") -> int | None:

@@ -59,10 +59,11 @@ class TrainingResults:
         """Say where the run stands and where its results are."""
         self.log.close()
         rest = self.steps - self.run.step
+        reached = (f"best validation at step {self.run.best_step}; results: {self.web / 'index.html'}"
+                   if self.run.best_step is not None else "no validation yet")
         print(f"step {self.run.step} of {self.steps}"
               + (f", {rest} left: go on with --continue_train" if rest else ", complete")
-              + f"; best validation at step {self.run.best_step}; results: {self.web / 'index.html'}",
-              flush=True)
+              + f"; {reached}", flush=True)
 
 
 class NoResults(TrainingResults):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from util.cli import number_from, run_script, whole_number
 from util.errors import InputError
+from util.paths import make_folder
 from util.vertebrae import LABELS
 
 KINDS = ("wedge", "biconcave", "crush", "mixed")
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds, losses = (_one_each(flag, getattr(options, flag), count) for flag in ("kind", "loss"))
     wanted = [Wanted(*one) for one in zip(options.label, kinds, losses, strict=True)]
     check_free(options.out, patient, options.overwrite)
+    make_folder(options.out)
     ct, mask = read_ct_and_mask(options.ct, options.mask)
     healthy = known_healthy(options.ct, options.label) if options.healthy is None else options.healthy
     made = fracture(ct, mask, wanted, seed=options.seed, healthy=healthy, patient=patient,

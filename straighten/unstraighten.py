@@ -1,6 +1,6 @@
 """Carry straightened volumes back to the scanner's grid: writes <out>/<case>.nii.gz beside the patient's CT.
 
-Takes any folder of straightened volumes named <case>.nii.gz: CT_fake, label_fake, heatmaps, height-loss maps.
+Takes any folder of straightened volumes named <case>.nii.gz: CT_fake, label_fake, heatmaps.
 """
 
 import argparse
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = [path.name.removesuffix(suffix) for path in visible(options.volumes, f"*{suffix}")]
     if not cases:
         raise InputError(f"--volumes {options.volumes}: expected <case>.nii.gz, found none; check the path")
+    if options.out and Path(options.out).resolve() == Path(options.volumes).resolve():
+        raise InputError(f"--out {options.out}: expected another folder than --volumes, whose files would be "
+                         f"replaced; choose another")
     out = make_folder(options.out or f"./output/scanner_{options.kind}")
     work = partial(unstraighten_case, options.volumes, options.dataroot, out, options.kind)
     return run_stage("to scanner", work, cases, partial(is_complete, options.volumes, options.dataroot, out),

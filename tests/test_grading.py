@@ -209,3 +209,26 @@ def test_bad_tables_are_refused_in_one_line(tmp_path, capsys, change, arguments,
     assert run_script(lambda argv=None: main(["--output", str(tmp_path), *arguments])) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("column", "value", "message"), [
+    ("rhlv_middle", "abc", "cells in column rhlv_middle, found others for train0_20"),
+    ("rhlv_anterior", "inf", "expected numbers or empty cells in column rhlv_anterior"),
+    ("split", "val", "expected each patient in one split, found train0 in several"),
+])
+def test_a_table_that_says_nonsense_is_refused(tmp_path, column, value, message):
+    path = rhlv_table(tmp_path / "rhlv.csv", {"train": 3, "val": 1})
+    table = pd.read_csv(path, dtype=str)
+    table.loc[0, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=message):
+        main([f"--table={path}", f"--output={tmp_path}"])
+
+
+def test_two_vertebrae_of_two_grades_leave_nothing_to_cross_validate(tmp_path):
+    path = rhlv_table(tmp_path / "rhlv.csv", {"train": 2}, grades=(0, 3))
+    table = pd.read_csv(path)
+    table.iloc[[0, 3]].to_csv(path, index=False)
+    report = run(tmp_path, f"--table={path}")
+    assert report["cross_validation"]["folds"] == 0
+    assert "no cross-validation: no class has two vertebrae" in report["notes"]

@@ -84,3 +84,15 @@ def test_healthy_means_not_graded_above_the_limit():
     cohort = Cohort(None, {"train": {"a_20": 1, "a_21": 0, "b_20": 3}})
     assert healthy_labels(cohort, "a", {19, 20, 21}) == {19, 21}
     assert healthy_labels(cohort, "a", {19, 20, 21}, max_grade=1) == {19, 20, 21}
+
+
+def test_a_cohort_file_that_holds_another_cohort_is_kept(tmp_path, capsys):
+    path = tmp_path / "cohort.json"
+    cohorts = [Cohort(path, {"train": {"p_20": grade}}) for grade in (0, 1, 1, 2)]
+    for cohort in cohorts:
+        write_cohort(path, cohort)
+    assert read_cohort(path).grades == {"p_20": 2}
+    assert read_cohort(tmp_path / "cohort.1.json").grades == {"p_20": 0}
+    assert read_cohort(tmp_path / "cohort.2.json").grades == {"p_20": 1}
+    assert len(list(tmp_path.iterdir())) == 3
+    assert f"of this name is kept as {tmp_path / 'cohort.1.json'}" in capsys.readouterr().out

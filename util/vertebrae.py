@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from util.errors import InputError
-from util.paths import read_json, write_json
+from util.paths import json_text, read_json, write_json
 
 # VerSe's numbering. L6 and T13 come last there, so anatomy, not arithmetic, says who is whose neighbour.
 LABELS: dict[int, str] = (
@@ -175,8 +176,14 @@ def _case_problems(split: str, case: str, grade: Any) -> list[str]:
 
 
 def write_cohort(path: str | Path, cohort: Cohort) -> None:
-    """Write a cohort file."""
-    write_json(path, ({"paths": cohort.paths} if cohort.paths else {}) | cohort.splits)
+    """Write a cohort file. Another one of that name, which may be edited by hand, is kept beside it."""
+    content = ({"paths": cohort.paths} if cohort.paths else {}) | cohort.splits
+    target = Path(path)
+    if target.is_file() and target.read_text(encoding="utf-8") != json_text(content):
+        names = (target.with_name(f"{target.stem}.{number}{target.suffix}") for number in count(1))
+        kept = target.rename(next(name for name in names if not name.exists()))
+        print(f"an earlier cohort of this name is kept as {kept}")
+    write_json(target, content)
 
 
 def healthy_labels(cohort: Cohort, patient: str, present: Collection[int], max_grade: int = 0) -> set[int]:
