@@ -6,20 +6,17 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 
 from models.base_model import BaseModel
 from models.checkpoint import SETTINGS, load_state, save_generator, save_state
 from models.height_prior import HeightPrior
 from util.errors import InputError
-from util.paths import make_folder, read_json, write_json
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from util.paths import make_folder, read_json, set_aside, write_json
 
 # Flags that decide what the saved numbers mean: a run goes on with the same ones or not at all.
 KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "augment",
@@ -62,8 +59,6 @@ class RunState:
         Raises:
             InputError: one is at work there.
         """
-        from filelock import FileLock
-
         lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"), timeout=0)
         self.model.world.first(partial(self._acquire, lock))
         try:
@@ -71,10 +66,8 @@ class RunState:
         finally:
             lock.release()
 
-    def _acquire(self, lock: "BaseFileLock") -> None:
+    def _acquire(self, lock: BaseFileLock) -> None:
         """Acquire the folder's lock, which goes when the process does, however it ends."""
-        from filelock import Timeout
-
         make_folder(self.folder.parent)
         try:
             lock.acquire()
@@ -104,9 +97,7 @@ class RunState:
             self._check_state(state)
             self._tell_changes(read_json(self.folder / "options.json"), options)
         elif (self.folder / "options.json").exists():
-            names = (self.folder.with_name(f"{self.folder.name}.{number}") for number in count(1))
-            kept = self.folder.rename(next(name for name in names if not name.exists()))
-            print(f"an earlier run of this name is kept as {kept}")
+            print(f"an earlier run of this name is kept as {set_aside(self.folder)}")
         make_folder(self.folder)
         write_json(self.folder / "options.json", options)
         return state

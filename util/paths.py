@@ -2,9 +2,11 @@
 
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,18 +71,20 @@ class FileVersion(NamedTuple):
     """What tells a file as it is from what it was or will be."""
 
     path: Path       # absolute
-    size: int        # bytes; -1 where there is nothing
+    size: int        # bytes; -1 where there is no file
     changed_ns: int  # since the epoch
 
 
 def file_version(path: str | Path) -> FileVersion:
-    """Return the key by which a process that outlives a command keeps in memory what it read of a file."""
+    """Return a file's version, the key by which to keep what was read of it; it may vanish meanwhile."""
     absolute = Path(path).absolute()
     try:
         status = absolute.stat()
+        if stat.S_ISREG(status.st_mode):
+            return FileVersion(absolute, status.st_size, status.st_mtime_ns)
     except OSError:
-        return FileVersion(absolute, -1, 0)
-    return FileVersion(absolute, status.st_size, status.st_mtime_ns)
+        pass
+    return FileVersion(absolute, -1, 0)
 
 
 def visible(folder: str | Path, pattern: str) -> list[Path]:
@@ -90,6 +94,13 @@ def visible(folder: str | Path, pattern: str) -> list[Path]:
     """
     return sorted(path for path in Path(folder).glob(pattern)
                   if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder to the first free name with a number, before a file's ending; return that."""
+    stem, ending = (path.stem, path.suffix) if path.is_file() else (path.name, "")
+    names = (path.with_name(f"{stem}.{number}{ending}") for number in count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def make_folder(path: str | Path) -> Path:

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from util.errors import InputError
-from util.paths import json_text, read_json, write_json
+from util.paths import json_text, read_json, set_aside, write_json
 
 # VerSe's numbering. L6 and T13 come last there, so anatomy, not arithmetic, says who is whose neighbour.
 LABELS: dict[int, str] = (
@@ -179,10 +178,8 @@ def write_cohort(path: str | Path, cohort: Cohort) -> None:
     """Write a cohort file. Another one of that name, which may be edited by hand, is kept beside it."""
     content = ({"paths": cohort.paths} if cohort.paths else {}) | cohort.splits
     target = Path(path)
-    if target.is_file() and target.read_text(encoding="utf-8") != json_text(content):
-        names = (target.with_name(f"{target.stem}.{number}{target.suffix}") for number in count(1))
-        kept = target.rename(next(name for name in names if not name.exists()))
-        print(f"an earlier cohort of this name is kept as {kept}")
+    if target.is_file() and target.read_bytes() != json_text(content).encode():
+        print(f"an earlier cohort of this name is kept as {set_aside(target)}")
     write_json(target, content)
 
 
