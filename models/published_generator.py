@@ -135,15 +135,20 @@ class PublishedRefinement(nn.Module):
         copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
         features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
+        if not self.draws_gap_alone:
+            return *self._decode(features, coarse_ct), height_mm
         rows = coarse_ct.shape[2]
-        begin, end = rows_near_gap(rows) if self.draws_gap_alone else (0, rows)
-        features = features[:, :, begin // SHRINKS:end // SHRINKS]
-        features = apply_layers(self, "allconv12 allconv19 allconv13 allconv14", features)
-        features = apply_layers(self, "allconv15 allconv16", features)             # (B, c/2, end - begin, C)
-        ct, body = convolve_jointly([self.allconv17, self.allconv18], features, coarse_ct[:, :, begin:end])
+        begin, end = rows_near_gap(rows)
+        ct, body = self._decode(features[:, :, begin // SHRINKS:end // SHRINKS], coarse_ct[:, :, begin:end])
         around = (0, 0, begin, rows - end)
-        return (functional.pad(ct.clamp(-1, 1), around, value=-1.0), functional.pad(body.sigmoid(), around),
-                height_mm)
+        return functional.pad(ct, around, value=-1.0), functional.pad(body, around), height_mm
+
+    def _decode(self, features: Tensor, coarse_ct: Tensor) -> tuple[Tensor, Tensor]:
+        """Return CT and the body's probability, (B, 1, R, C) each, of features (B, 4c, R/4, C/4)."""
+        features = apply_layers(self, "allconv12 allconv19 allconv13 allconv14", features)
+        features = apply_layers(self, "allconv15 allconv16", features)             # (B, c/2, R, C)
+        ct, body = convolve_jointly([self.allconv17, self.allconv18], features, coarse_ct)
+        return ct.clamp(-1, 1), body.sigmoid()
 
 
 def height_from(linear: nn.Linear, features: Tensor) -> Tensor:
