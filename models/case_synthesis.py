@@ -70,9 +70,16 @@ class Models:
 
 def recipe(settings: SynthesisSettings) -> str:
     """Return a short digest of what makes the results of all cases alike: weights and method."""
-    digest = hashlib.sha256(f"{settings.iterative} {settings.heights}".encode())
-    for path in settings.checkpoints:
-        digest.update(path.read_bytes())
+    method = f"{settings.iterative} {settings.heights}"
+    return _recipe(method, tuple(map(file_version, settings.checkpoints)))
+
+
+@lru_cache(maxsize=1)
+def _recipe(method: str, versions: tuple[FileVersion, ...]) -> str:
+    """Return the digest; a process asks for it with every case."""
+    digest = hashlib.sha256(method.encode())
+    for version in versions:
+        digest.update(version.path.read_bytes())
     return digest.hexdigest()[:16]
 
 
