@@ -99,7 +99,7 @@ def is_complete(case: str, folders: Folders) -> bool:
     An undefined loss has none; one that is there is that of an earlier measurement.
     """
     sources = straightened_label(folders.dataroot, case), fake_label(folders.output, case)
-    if not all(source.is_file() for source in sources) or not folders.record(case).is_file():
+    if not all(source.is_file() for source in sources):
         return False
     try:
         record = read_json(folders.record(case))
@@ -109,7 +109,7 @@ def is_complete(case: str, folders: Folders) -> bool:
         return False  # no record of ours: measured anew
     loss_map = folders.loss_map(case)
     made = [folders.record(case), *([loss_map] if is_defined else [])]
-    return is_ours and is_up_to_date(made, sources) and loss_map.is_file() == is_defined
+    return is_ours and is_up_to_date(made, sources) and (is_defined or not loss_map.is_file())
 
 
 def draw_case(case: str, folders: Folders, calibration: Calibration | None) -> None:

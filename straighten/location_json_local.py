@@ -25,21 +25,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def is_complete(raw: str | Path, patient: str) -> bool:
-    """Tell whether a patient's centres are there: no older than the mask, or the user's own."""
+def is_kept(raw: str | Path, patient: str) -> bool:
+    """Tell whether a patient's centres are older than the mask and yet kept: the user brought them."""
     from straighten.centroids import is_own_file
 
     path = raw_centroids(raw, patient)
-    return is_up_to_date([path], [raw_mask(raw, patient)]) or (path.is_file() and not is_own_file(path))
+    return path.is_file() and not is_up_to_date([path], [raw_mask(raw, patient)]) and not is_own_file(path)
+
+
+def is_complete(raw: str | Path, patient: str) -> bool:
+    """Tell whether a patient's centres are there: no older than the mask, or the user's own."""
+    return is_up_to_date([raw_centroids(raw, patient)], [raw_mask(raw, patient)]) or is_kept(raw, patient)
 
 
 def tell_kept(raw: str | Path, patients: Sequence[str]) -> None:
-    """Name the files that are older than their masks and kept all the same: the user brought them."""
+    """Name the files that are kept."""
     for patient in patients:
-        path, mask = raw_centroids(raw, patient), raw_mask(raw, patient)
-        if is_complete(raw, patient) and not is_up_to_date([path], [mask]):
-            print(f"{patient}: kept {path}, which this script did not write, though the mask is newer; if "
-                  f"the mask has other labels now, --overwrite finds the centres anew", file=sys.stderr)
+        if is_kept(raw, patient):
+            print(f"{patient}: kept {raw_centroids(raw, patient)}, which this script did not write, though "
+                  f"the mask is newer; if the mask has other labels now, --overwrite finds the centres anew",
+                  file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

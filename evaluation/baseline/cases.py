@@ -23,6 +23,7 @@ from util.paths import (
     atomic_path,
     fake_label,
     file_version,
+    is_up_to_date,
     read_json,
     straightened_ct,
     straightened_label,
@@ -86,9 +87,7 @@ def is_measured(settings: BaselineSettings, case: str) -> bool:
 def _is_younger(path: Path, settings: BaselineSettings, case: str) -> bool:
     """Tell whether a file is there and younger than a case's volumes."""
     sources = straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case)
-    if not path.is_file() or not all(source.is_file() for source in sources):
-        return False
-    return path.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
+    return all(source.is_file() for source in sources) and is_up_to_date([path], sources)
 
 
 @lru_cache(maxsize=1)
