@@ -61,6 +61,19 @@ class SpectralConv(nn.Module):
         return self.conv.weight
 
 
+def elu_by_sigmoid_(features: Tensor) -> Tensor:
+    """Be `functional.elu_` without gradients, in two thirds of its time on a processor.
+
+    e^x - 1 is 1 / sigmoid(-x) - 2, and PyTorch's sigmoid takes half the time of its exponential there.
+    Within 3e-7 of torch's; bfloat16 is worked on in float32.
+
+    Args:
+        features: of any shape; overwritten.
+    """
+    below = features.neg().relu_().float().sigmoid_().reciprocal_().sub_(2)        # 0 for positive features
+    return torch.maximum(features, below.to(features.dtype), out=features)
+
+
 def convolve_enlarged(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve features whose rows and columns are doubled, without doubling them.
 

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from data.slice_input import CONVENTIONS, RawSlices, SampleConvention, SliceInput, build_inference_input
+from models.layers import SpectralConv, elu_by_sigmoid_
 from models.published_generator import PublishedGenerator
 from util.geometry import GAP_ROWS, gap_top
 
@@ -39,9 +41,12 @@ def prepare_for_inference(generator: nn.Module) -> nn.Module:
     A folded norm is the same weight, computed once instead of in every pass. The published network then draws
     nothing but what `draw` takes of it.
     """
+    on_processor = next(generator.parameters()).device.type == "cpu"
     for module in generator.modules():
         if any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()):
             nn.utils.remove_spectral_norm(module)
+        if on_processor and isinstance(module, SpectralConv) and module.activation is functional.elu_:
+            module.activation = elu_by_sigmoid_
     if isinstance(generator, PublishedGenerator):
         generator.fine_generator.draws_gap_alone = True
     generator.eval().requires_grad_(False)

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention, GapAttention, gap_rows, touches_gap
 from models.discriminator import BOX_PIXELS, Discriminators, NormalisedConv, PatchDiscriminator, crop_to_box
 from models.generator import GENERATORS, build_generator
-from models.layers import row_offset
+from models.layers import elu_by_sigmoid_, row_offset
 from models.residual_generator import height_rows
 from util.errors import InputError
 from util.geometry import GAP_ROWS
@@ -132,6 +133,17 @@ def test_residual_refinement_sees_the_coarse_stage() -> None:
 def test_unknown_generator_names_the_flag() -> None:
     with pytest.raises(InputError, match=r"--netG.*residual.*'unet'"):
         build_generator("unet")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 3e-7), (torch.bfloat16, 2e-3)])
+def test_elu_by_sigmoid_is_elu(precision: torch.dtype, tolerance: float) -> None:
+    edges = [0.0, -1e-4, 1e-4, -100.0, 100.0, -3e38, 3e38, -torch.inf, torch.inf, torch.nan]
+    features = torch.cat([torch.linspace(-8, 8, 10_001), torch.tensor(edges)]).to(precision)
+    expected = functional.elu(features.double()).to(precision)
+    overwritten = features.clone()
+    result = elu_by_sigmoid_(overwritten)
+    assert result.dtype == precision and result.data_ptr() == overwritten.data_ptr()
+    torch.testing.assert_close(result, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def test_row_offset_counts_from_each_samples_own_gap() -> None:
