@@ -38,7 +38,7 @@ class PlainStep:
         self.model, self.crops = model, crops
         self.generator, discriminators = (in_plain_order(network) for network in model.networks.values())
         self.discriminators = [discriminators.image, discriminators.mask, discriminators.target]
-        rate = float(model.optimizers["generator"].param_groups[0]["lr"])
+        rate = float(model.optimizers["generator"][0].param_groups[0]["lr"])
         self.optimizers = [torch.optim.Adam(network.parameters(), rate, (0.5, BETA2), foreach=False)
                            for network in (self.generator, discriminators)]
         self.losses: dict[str, Tensor] = {}

@@ -113,7 +113,7 @@ def loop_slices_per_second(model: "Pix2PixModel", batch: int, steps: int) -> flo
     from data.aligned_dataset import epoch_batches
 
     store = painted_store(batch * steps, str(model.device))
-    rate = float(model.optimizers["generator"].param_groups[0]["lr"])
+    rate = float(model.optimizers["generator"][0].param_groups[0]["lr"])
 
     def epoch(number: int) -> None:
         for draw in epoch_batches(store, batch, SEED, number):

@@ -1,15 +1,19 @@
-"""What every trained model has: networks, an optimiser for each, and a state that can be saved whole."""
+"""What every trained model has: networks, their optimisers, and a state that can be saved whole."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.muon import Muon
 from util.distributed import ALONE
 from util.errors import InputError
+
+OF_THE_DEVICE = ("fused", "foreach", "capturable")  # settings of an optimiser that are not its run's
 
 
 class BaseModel(ABC):
@@ -30,7 +34,7 @@ class BaseModel(ABC):
             check_compiler(self.device)
         self.networks: dict[str, nn.Module] = {}
         self.passes: dict[str, Callable[..., Any]] = {}  # each network as a training step calls it
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         self.world, self.share = ALONE, 1.0  # the processes that train it; what this one has of a batch
         self.losses: dict[str, Tensor] = {}  # of the last step, detached, on the device
 
@@ -38,15 +42,26 @@ class BaseModel(ABC):
     def optimize_parameters(self) -> None:
         """Take one step with the batch that was set."""
 
-    def add_network(self, name: str, network: nn.Module, rate: float, betas: tuple[float, float]) -> None:
+    def add_network(self, name: str, network: nn.Module, rate: float, betas: tuple[float, float],
+                    matrices: Sequence[nn.Parameter] = ()) -> None:
         """Place a network on the device and give it an Adam of its own (arXiv:1412.6980).
 
         What is saved and validated is the network itself, so weights bear the same names, compiled or not.
+
+        Args:
+            name: by which it is known.
+            network: a fresh one.
+            rate: learning rate.
+            betas: of Adam.
+            matrices: parameters of it that Muon has instead (`models.muon`).
         """
         self.networks[name] = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.passes[name] = torch.compile(network, dynamic=False) if self.compiles else network
-        self.optimizers[name] = torch.optim.Adam(network.parameters(), self._own_rate(rate), betas,
-                                                 fused=True, capturable=self.device.type == "cuda")
+        taken = set(matrices)
+        others = [each for each in network.parameters() if each not in taken]
+        adam = torch.optim.Adam(others, self._own_rate(rate), betas, fused=True,
+                                capturable=self.device.type == "cuda")
+        self.optimizers[name] = [adam, Muon(matrices, self._own_rate(rate))] if matrices else [adam]
 
     def _own_rate(self, rate: float) -> float | Tensor:
         """Return a learning rate as an optimiser keeps it: on a GPU where a recorded step reads it anew."""
@@ -54,7 +69,7 @@ class BaseModel(ABC):
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of every optimiser."""
-        for optimizer in self.optimizers.values():
+        for optimizer in chain.from_iterable(self.optimizers.values()):
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(rate)
@@ -69,17 +84,23 @@ class BaseModel(ABC):
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on."""
         return {"networks": {name: network.state_dict() for name, network in self.networks.items()},
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
+                "optimizers": {name: [each.state_dict() for each in own]
+                               for name, own in self.optimizers.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`, also of a run on another device, or whose optimisers were not fused yet."""
+        """Undo `state`, also of a run on another device, or of one whose networks had an Adam each."""
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
             saved = state["optimizers"][name]
-            own = {"fused": True, "foreach": None, "capturable": self.device.type == "cuda"}
-            groups = [group | own | {"lr": self._own_rate(float(group["lr"]))}
-                      for group in saved["param_groups"]]
-            self.optimizers[name].load_state_dict(saved | {"param_groups": groups})
+            for own, one in zip(self.optimizers[name], saved if isinstance(saved, list) else [saved],
+                                strict=True):
+                self._load_optimizer(own, one)
+
+    def _load_optimizer(self, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+        """Take up what an optimiser remembers; how it works here is up to this device."""
+        own = {key: value for key, value in optimizer.param_groups[0].items() if key in OF_THE_DEVICE}
+        groups = [group | own | {"lr": self._own_rate(float(group["lr"]))} for group in saved["param_groups"]]
+        optimizer.load_state_dict(saved | {"param_groups": groups})
 
 
 def check_compiler(device: torch.device) -> None:

@@ -9,6 +9,10 @@ from torch.nn import functional
 GROUP_CHANNELS = 8  # channels that share a mean and a variance in a group norm
 
 
+class Head(nn.Module):
+    """Marks a generator's last layers, whose outputs mean different things and are learned one by one."""
+
+
 class SpectralConv(nn.Module):
     """A spectrally normalised convolution and its activation (Miyato et al. 2018, arXiv:1802.05957).
 

@@ -21,6 +21,7 @@ from models.discriminator import Discriminators
 from models.generator import build_generator
 from models.generator_output import GeneratorOutput
 from models.losses import ObjectiveWeights, edge_loss, gan_loss, masked_l1, relative_height_loss, soft_dice
+from models.muon import hidden_matrices
 from models.recorded_step import RecordedStep
 from util.geometry import compose
 
@@ -54,7 +55,8 @@ class Pix2PixModel(BaseModel):
         self.batch_size = options.batch_size
         betas = (options.beta1, BETA2)
         self.generator = build_generator(options.netG, options.ngf, options.attention != "none")
-        self.add_network("generator", self.generator, options.lr, betas)
+        matrices = hidden_matrices(self.generator) if options.optimizer == "muon" else []
+        self.add_network("generator", self.generator, options.lr, betas, matrices)
         self.discriminators = Discriminators(options.ndf) if self.weights.gan > 0 else None
         if self.discriminators is not None:
             self.add_network("discriminators", self.discriminators, options.lr, betas)
@@ -192,8 +194,10 @@ class Pix2PixModel(BaseModel):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
 
     def _update(self, name: str, loss: Tensor) -> None:
-        """Take one optimiser step of a network."""
-        self.optimizers[name].zero_grad(set_to_none=True)
+        """Take one step of a network's optimisers."""
+        for optimizer in self.optimizers[name]:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.world.add_gradients(self.networks[name].parameters(), self.share)
-        self.optimizers[name].step()
+        for optimizer in self.optimizers[name]:
+            optimizer.step()

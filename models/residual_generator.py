@@ -15,7 +15,15 @@ from torch.nn import functional
 from data.slice_input import SliceInput
 from models.contextual_attention import GapAttention
 from models.generator_output import GeneratorOutput
-from models.layers import ResidualBlock, as_plane, begin_at_zero, column_offset, normalisation, row_offset
+from models.layers import (
+    Head,
+    ResidualBlock,
+    as_plane,
+    begin_at_zero,
+    column_offset,
+    normalisation,
+    row_offset,
+)
 from util.geometry import GAP_ROWS
 
 FOLD = 4                 # rows and columns of pixels that become channels
@@ -29,7 +37,7 @@ LENGTH_SCALE_MM = 10.0   # lengths enter the head as multiples of this
 LENGTH_GAIN = 4.0        # how much faster than the rest of the network the head learns from lengths
 
 
-class HeightHead(nn.Module):
+class HeightHead(Head):
     """Read a height (SHRM) from soft bodies measured in mm, and from the size of all that is seen.
 
     Learned maps say where a body is; summed along a column they are lengths in mm, and a learned weight
@@ -106,7 +114,7 @@ def enlarge(features: Tensor) -> Tensor:
     return functional.interpolate(features, scale_factor=2, mode="nearest")
 
 
-class PixelHead(nn.Module):
+class PixelHead(Head):
     """Unfold features at a quarter of the resolution into a CT and a mask's logits at full resolution."""
 
     def __init__(self, channels: int, expected_share: float) -> None:

@@ -20,8 +20,8 @@ from util.paths import make_folder, read_json, set_aside, write_json
 
 # Flags that decide what the saved numbers mean: a run goes on with the same ones or not at all.
 KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "augment",
-        "batch_size", "seed", "beta1")
-EARLIER: dict[str, Any] = {"augment": []}  # what runs did before the flag was there
+        "batch_size", "seed", "optimizer", "beta1")
+EARLIER: dict[str, Any] = {"augment": [], "optimizer": "adam"}  # what runs did before the flag was there
 # Flags and settled weights that a run may go on with changed, on purpose or not: the change is told.
 TOLD = ("lr", "n_epochs", "n_epochs_decay", "max_steps", "amp", "dataroot", "heatmaps")
 

@@ -29,6 +29,7 @@ AUGMENTATIONS = {
     "fracture": "the neighbours lose up to three fifths of their height",
 }
 LEARNING_RATES = {"residual": 1e-3, "published": 2e-4}  # by --netG; the publication's, and five times that
+OPTIMIZERS = {"residual": "muon", "published": "adam"}  # by --netG
 
 
 class TrainOptions(BaseOptions):
@@ -87,7 +88,11 @@ class TrainOptions(BaseOptions):
         add("--max_steps", type=whole_number(1),
             help="end after so many steps if the epochs do not end sooner; the schedule shrinks with them: "
             "the rate falls over the same share of the steps")
-        add("--lr", type=number_from(0.0), help="learning rate of Adam; without it "
+        add("--optimizer", choices=("muon", "adam"), help="what moves the generator: Muon its inner "
+            "matrices and Adam the rest, or Adam alone, as published; without it "
+            + ", ".join(f"{optimizer} for {kind}" for kind, optimizer in OPTIMIZERS.items())
+            + "; the discriminators have Adam")
+        add("--lr", type=number_from(0.0), help="learning rate; without it "
             + ", ".join(f"{rate:g} for {kind}" for kind, rate in LEARNING_RATES.items()))
         add("--beta1", type=number_from(0.0, below=1.0), default=0.5, help="momentum of Adam")
         add("--seed", type=whole_number(0), default=0, help="of weights, order, slices and contexts")
@@ -125,6 +130,8 @@ class TrainOptions(BaseOptions):
             args.cache_dir = args.dataroot.parent / "slices"
         if args.lr is None:
             args.lr = LEARNING_RATES[args.netG]
+        if args.optimizer is None:
+            args.optimizer = OPTIMIZERS[args.netG]
         args.augment = augmentation_kinds(args.augment)
         if args.direction == "AtoB":
             raise InputError("--direction AtoB: expected BtoA, found the inverse task, which would learn to "

@@ -153,11 +153,11 @@ def test_spectral_norms_keep_full_precision_under_autocast() -> None:
 def test_a_run_without_fused_optimisers_goes_on() -> None:
     model = model_with_batch()
     for name, network in model.networks.items():
-        model.optimizers[name] = torch.optim.Adam(network.parameters(), 1e-3, (0.5, 0.999))
+        model.optimizers[name] = [torch.optim.Adam(network.parameters(), 1e-3, (0.5, 0.999))]
     losses_of(model, 3)
     fused = model_with_batch()
     fused.load_state(deepcopy(model.state()))
-    assert all(group["fused"] for each in fused.optimizers.values() for group in each.param_groups)
+    assert all(group["fused"] for [adam] in fused.optimizers.values() for group in adam.param_groups)
     for one, other in zip(losses_of(model, 2), losses_of(fused, 2), strict=True):
         assert one == pytest.approx(other, rel=1e-3)
 
