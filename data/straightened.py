@@ -47,9 +47,15 @@ def _check_convention(path: Path, volume: Volume) -> None:
     if found != (STRAIGHTENED_SHAPE, "uint8"):
         raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, found {found[0]} of "
                          f"{found[1]}; run: {STRAIGHTEN} --overwrite")
-    # Caudal, posterior and left are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so
-    # that its nearest axis codes are others; but it never turns round.
-    leans = -volume.affine[[2, 1, 0], [0, 1, 2]]
-    if not (leans > 0).all():
+    if not faces_caudal(volume):
         raise InputError(f"{path}: expected axes {'-'.join(AXIS_CODES)}, found "
                          f"{'-'.join(volume.axis_codes)}; run: {STRAIGHTEN} --overwrite")
+
+
+def faces_caudal(volume: Volume) -> bool:
+    """Tell whether a volume's axes run caudal, posterior and left, as they do however a body leans.
+
+    These are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so that its nearest axis
+    codes are others; but it never turns round.
+    """
+    return bool((-volume.affine[[2, 1, 0], [0, 1, 2]] > 0).all())

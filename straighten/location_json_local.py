@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
     from straighten.locate import locate_patient
-    from straighten.patient import raw_patients
+    from straighten.request import raw_patients
 
     patients = raw_patients(options.raw, options.cohort)
     if not options.overwrite:

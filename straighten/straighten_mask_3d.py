@@ -32,7 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
-    from straighten.patient import Request, cohort_labels, is_complete, straighten_patient
+    from straighten.patient import straighten_patient
+    from straighten.request import Request, cohort_labels, is_complete
 
     request = Request(options.raw, options.out, cohort_labels(options.cohort), options.labels,
                       options.labels_only)
