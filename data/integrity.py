@@ -79,17 +79,19 @@ def missing_files(cohort: Cohort, dataroot: Path, heatmaps: Path | None) -> dict
         InputError: not a single case has its straightened volumes, or its heatmap.
     """
     cases = cohort.cases()
+    straighten = f"{STRAIGHTEN} --cohort {cohort.path} --out {dataroot}"  # says why a case cannot be made
     straightened = [case for case in cases if straightened_ct(dataroot, case).is_file()]
     if not straightened:
         raise InputError(f"--dataroot {dataroot}: expected CT/<case>.nii.gz for the {len(cases)} cases of "
-                         f"{cohort.path}, found none; run: {STRAIGHTEN}, or point --dataroot elsewhere")
+                         f"{cohort.path}, found none; run: {straighten}, or point --dataroot elsewhere")
     if heatmaps is not None and not any(heatmap_path(heatmaps, case).is_file() for case in cases):
         raise InputError(f"--heatmaps {heatmaps}: expected <case>.nii.gz for the {len(cases)} cases of "
                          f"{cohort.path}, found none; run: {MAKE_HEATMAPS}, or do without by "
                          f"--attention none")
     problems = {}
     for case in cases:
-        wanted = {straightened_ct(dataroot, case): STRAIGHTEN, straightened_label(dataroot, case): STRAIGHTEN}
+        volumes = straightened_ct(dataroot, case), straightened_label(dataroot, case)
+        wanted = dict.fromkeys(volumes, straighten)
         wanted |= {heatmap_path(heatmaps, case): MAKE_HEATMAPS} if heatmaps is not None else {}
         lacking = [f"{path}: expected a file of case '{case}', found none; run: {command}"
                    for path, command in wanted.items() if not path.is_file()]

@@ -1,5 +1,6 @@
 """What is asked of straightening: folders, patients, vertebrae; and what of it is complete."""
 
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,26 @@ from util.paths import (
     straightened_label,
     visible,
 )
-from util.vertebrae import LABELS, case_name, read_cohort, split_case
+from util.vertebrae import LABELS, case_name, label_name, read_cohort, split_case
+
+COHORT = Path("vertebra_data.json")
+
+
+def folder_of(flag: str | None, cohort: str | None, key: str) -> str:
+    """Return a folder: the flag's; where it is not given the cohort's path of that key, else dataset/<key>.
+
+    Args:
+        flag: what was given, if anything.
+        cohort: its file; without one vertebra_data.json, where there is such a file.
+        key: `raw` or `straightened`.
+
+    Raises:
+        InputError: the cohort file is missing or faulty.
+    """
+    if flag is not None:
+        return flag
+    paths = read_cohort(cohort or COHORT).paths if cohort or COHORT.is_file() else {}
+    return paths.get(key, f"dataset/{key}")
 
 
 def raw_patients(raw: str | Path, cohort: str | Path | None) -> list[str]:
@@ -67,6 +87,12 @@ class Request:
                              f"--cohort, found none of them there; choose others")
         return demanding
 
+    def lacking(self, patient: str) -> set[int]:
+        """Return which of `labels` a patient lacks, in the cohort or else in the file of centroids."""
+        there = (located_labels(self.raw, patient) if self.cohort_labels is None
+                 else self.cohort_labels[patient])
+        return set() if there is None else set(self.labels or ()) - there
+
     def demanded(self, patient: str) -> set[int]:
         """Return the labels that must be there: those that the cohort names."""
         named = (self.cohort_labels or {}).get(patient, set())
@@ -90,16 +116,40 @@ def cohort_labels(cohort: str | Path | None) -> dict[str, set[int]] | None:
     return labels
 
 
+def located_labels(raw: str | Path, patient: str) -> set[int] | None:
+    """Return the labels of a patient's centroid file; None where there is none that can be read."""
+    try:
+        return set(LABELS) & {entry.get("label") for entry in read_json(raw_centroids(raw, patient))}
+    except (InputError, AttributeError, TypeError):
+        return None  # the work itself says what is wrong
+
+
+def having_labels(request: Request) -> list[str]:
+    """Return the patients that have any of the labels asked for, and say what each lacks of them.
+
+    Raises:
+        InputError: there is none.
+    """
+    patients = request.patients
+    wanted = set(request.labels or ())
+    lacking = {patient: request.lacking(patient) for patient in request.cohort_labels or patients}
+    if wanted and all(labels == wanted for labels in lacking.values()):
+        raise InputError(f"--labels {' '.join(map(str, sorted(wanted)))}: expected vertebrae located in "
+                         f"{request.raw}, found none of them in any centroid file; choose others")
+    for patient, labels in lacking.items():
+        if labels:
+            place = raw_centroids(request.raw, patient) if request.cohort_labels is None else "--cohort"
+            names = ", ".join(f"{label_name(label)} (label {label})" for label in sorted(labels))
+            print(f"{patient}: expected {names} of --labels, found none in {place}", file=sys.stderr)
+    return [patient for patient in patients if not wanted or lacking[patient] != wanted]
+
+
 def is_complete(request: Request, patient: str) -> bool:
     """Tell whether everything asked for of a patient is written, and none of it older than the scan."""
-    centroids = raw_centroids(request.raw, patient)
-    if not centroids.is_file():
+    centroids, located = raw_centroids(request.raw, patient), located_labels(request.raw, patient)
+    if located is None:
         return False
-    try:
-        located = {entry.get("label") for entry in read_json(centroids)}
-    except (InputError, AttributeError, TypeError):
-        return False  # the work itself says what is wrong
-    cases = [case_name(patient, label) for label in request.chosen(patient, located & set(LABELS))]
+    cases = [case_name(patient, label) for label in request.chosen(patient, located)]
     made = [straightened_label(request.out, case) for case in cases]
     made += [] if request.labels_only else [straightened_ct(request.out, case) for case in cases]
     sources = [centroids, raw_mask(request.raw, patient)]
