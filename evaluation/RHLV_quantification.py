@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.heights import HeightLoss, central_profiles_mm, height_loss, height_loss_map
-from evaluation.rhlv.calibration import choose_calibration, judge, weigh
+from evaluation.rhlv.calibration import choose_calibration, given_calibration, judge, weigh
 from evaluation.rhlv.expected_loss import loss_prior, prevalence
 from evaluation.rhlv.records import Folders, MeasuredCase, read_measured, write_record
 from evaluation.rhlv.table import PARTS, summarize, table_row, write_table
@@ -202,13 +202,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     cohort = read_cohort(args.cohort)
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     folders = Folders(dataroot, args.output)
+    given = given_calibration(args.calibration, args.level)  # a wrong file is told before cases are measured
     cases = chosen_cases(cohort, args.split, args.output)
     make_folder(folders.output / "RHLV")
     status = run_stage("RHLV", partial(quantify_case, folders=folders), cases,
                        partial(is_complete, folders=folders), jobs=args.jobs, overwrite=args.overwrite,
                        scheduler=args.scheduler)
     measured = [read_measured(case, folders) for case in cohort.cases() if is_complete(case, folders)]
-    calibration = choose_calibration(args.calibration, args.level, cohort, measured)
+    calibration = choose_calibration(args.calibration, given, args.level, cohort, measured)
     keep_calibration(calibration, folders)
     if measured:
         tabulate(measured, cohort, args.trained_on, calibration, folders)

@@ -137,21 +137,28 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
 
 
 def add_training(checkpoint: Path, sources: Sources) -> None:
-    """Draw a run's log and add it to the open page.
-
-    Raises:
-        InputError: the folder has no log.
-    """
+    """Draw a run's log and add it to the open page."""
     from evaluation.page import writing as page
     from evaluation.page.pictures import draw_training
+
+    lines = training_lines(checkpoint)
+    draw_training(sources.folder / "training.png", lines)
+    page.add_training(checkpoint.name, "training.png", lines[-1]["step"])
+
+
+def training_lines(checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log.
+
+    Raises:
+        InputError: the folder has none.
+    """
     from util.run_log import read_lines
 
     lines = read_lines(checkpoint / "log.jsonl")
     if not lines:
         raise InputError(f"--checkpoint {checkpoint}: expected a run of train.py with log.jsonl, found none; "
                          f"check the folder or leave the flag out")
-    draw_training(sources.folder / "training.png", lines)
-    page.add_training(checkpoint.name, "training.png", lines[-1]["step"])
+    return lines
 
 
 def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]],
@@ -197,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.output.is_dir():
         raise InputError(f"--output {args.output}: expected results of the other stages, found no folder; "
                          f"run eval_3d_sagittal_twostage.py and RHLV_quantification.py first")
+    if args.checkpoint:
+        training_lines(args.checkpoint)  # told before pictures are drawn
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     sources = Sources(dataroot, args.output, args.raw or Path(cohort.paths.get("raw", "dataset/raw")))
     rows = read_rows(args.output)

@@ -112,8 +112,8 @@ def check_kind(path: Path, array: "np.ndarray", kind: str) -> None:
     if kind == "label":
         fractions = array.dtype.kind == "f" and bool((array % 1 != 0).any())
         if fractions or not set(present_labels(array)) <= set(LABELS):
-            raise InputError(f"{path}: expected labels for --kind label, {found}; give a folder of labels, or "
-                             f"--kind ct or map")
+            raise InputError(f"{path}: expected labels for --kind label, {found}; give a folder of "
+                             f"labels, or --kind ct or map")
     elif kind == "ct" and not (low >= 0 and max(LABELS) < high <= 255):  # written so that NaN fails too
         raise InputError(f"{path}: expected grey values up to 255 for --kind ct, {found}; give a folder of "
                          f"CTs, or --kind label or map")

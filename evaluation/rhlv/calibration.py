@@ -23,23 +23,40 @@ from util.vertebrae import Cohort
 CALIBRATION_SPLIT = "test"  # not the hold-out, and no step learns from it; but it chooses the best weights
 
 
-def choose_calibration(choice: str, level: float, cohort: Cohort,
+def given_calibration(choice: str, level: float) -> Calibration | None:
+    """Return the calibration of the file that --calibration names; None for 'auto' and 'none'.
+
+    Raises:
+        InputError: the file is none, or has too few vertebrae for the level.
+    """
+    if choice in ("auto", "none"):
+        return None
+    calibration = read_calibration(Path(choice))
+    if len(calibration.residuals) < least_vertebrae(level):
+        raise InputError(f"--level {level:g}: expected a calibration on at least {least_vertebrae(level)} "
+                         f"vertebrae, found {len(calibration.residuals)} in {choice}; ask for a lower level")
+    return replace(calibration, level=level)
+
+
+def choose_calibration(choice: str, given: Calibration | None, level: float, cohort: Cohort,
                        measured: Sequence[MeasuredCase]) -> Calibration | None:
     """Return the calibration that --calibration asks for, and print what it is or why there is none.
 
     Args:
         choice: 'auto', 'none', or the path of a file.
+        given: what `given_calibration` says of it.
         level: coverage of the intervals, 0..1.
         cohort: of the cases.
         measured: every measured case of the cohort.
 
     Raises:
-        InputError: the file is none, has too few vertebrae for the level, or belongs to other weights.
+        InputError: the calibration belongs to other weights.
     """
     if choice == "none" or not measured:
         return None
-    calibration = fit_on_healthy(level, cohort, measured) if choice == "auto" else _read_fitting(
-        Path(choice), level, measured)
+    if given:
+        _check_weights(choice, given, measured)
+    calibration = given or fit_on_healthy(level, cohort, measured)
     if calibration:
         print(_summary(calibration))
     return calibration
@@ -77,19 +94,14 @@ def fit_on_healthy(level: float, cohort: Cohort, measured: Sequence[MeasuredCase
                            np.array([case.disagreement for case in healthy]), origin, level)
 
 
-def _read_fitting(path: Path, level: float, measured: Sequence[MeasuredCase]) -> Calibration:
-    """Read a calibration and check that it suits the cases and the level."""
-    calibration = read_calibration(path)
+def _check_weights(path: str, calibration: Calibration, measured: Sequence[MeasuredCase]) -> None:
+    """Check that a calibration is one of the weights that synthesized the cases."""
     foreign = [case for case in measured if case.recipe != calibration.origin.recipe]
     if foreign:
         raise InputError(
             f"--calibration {path}: expected one of the weights that synthesized the cases (recipe "
             f"{foreign[0].recipe or 'unknown'} of {foreign[0].case}), found one of recipe "
             f"{calibration.origin.recipe or 'unknown'}; use --calibration auto or synthesize with those")
-    if len(calibration.residuals) < least_vertebrae(level):
-        raise InputError(f"--level {level:g}: expected a calibration on at least {least_vertebrae(level)} "
-                         f"vertebrae, found {len(calibration.residuals)} in {path}; ask for a lower level")
-    return replace(calibration, level=level)
 
 
 def weigh(case: MeasuredCase, calibration: Calibration | None, prior: LossPrior | None) -> LossBelief | None:
