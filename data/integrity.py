@@ -27,6 +27,8 @@ class CohortSlices(NamedTuple):
 def read_cohort_slices(options: Namespace, device: str = "cpu") -> CohortSlices:
     """Check a cohort and read the healthy vertebrae of its splits `train` and `test`.
 
+    A dry run reads every other case too, to check it.
+
     Args:
         options: flags of training.
         device: where batches of slices are wanted.
@@ -41,7 +43,9 @@ def read_cohort_slices(options: Namespace, device: str = "cpu") -> CohortSlices:
     problems = missing_files(cohort, options.dataroot, heatmaps)
     cutter = SliceCutter(options.dataroot, heatmaps, options.plane, options.crop_cols,
                          cohort.fractured(options.healthy_max_grade))
-    sound = [case for cases in wanted.values() for case in cases if case not in problems]
+    needed = [case for cases in wanted.values() for case in cases]
+    # A dry run reads what later stages will read too: fractured vertebrae and the hold-out.
+    sound = [case for case in (cohort.cases() if options.dry_run else needed) if case not in problems]
     cache = "none" if options.dry_run else options.cache  # a dry run writes nothing
     read = (read_unstored(sound, cutter, options.jobs) if cache == "none" else
             read_stored(sound, cutter, options.cache_dir, options.jobs))
@@ -51,8 +55,8 @@ def read_cohort_slices(options: Namespace, device: str = "cpu") -> CohortSlices:
         if not any(case in read.vertebrae for case in cases):
             raise InputError(f"{cohort.path}: expected sound healthy vertebrae in split '{split}', found "
                              f"none; mend the cases above")
-    needed = sum(vertebra.images.nbytes for vertebra in read.vertebrae.values())
-    on_device = cache != "none" and choose_cache(cache, device, needed) == "device"
+    size = sum(vertebra.images.nbytes for vertebra in read.vertebrae.values())
+    on_device = cache != "none" and choose_cache(cache, device, size) == "device"
     train, test = (SliceStore([read.vertebrae[case] for case in cases if case in read.vertebrae], device,
                               on_device=on_device) for cases in wanted.values())
     return CohortSlices(train, test, 1 if problems else 0)
