@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from data.straightened import STRAIGHTEN
 from util.errors import InputError
 from util.paths import heatmap_path, straightened_ct, straightened_label
 from util.vertebrae import Cohort, read_cohort
+from util.wording import counted, named
 
 
 class CohortSlices(NamedTuple):
@@ -86,22 +87,30 @@ def missing_files(cohort: Cohort, dataroot: Path, heatmaps: Path | None) -> dict
     straighten = f"{STRAIGHTEN} --cohort {cohort.path} --out {dataroot}"  # says why a case cannot be made
     straightened = [case for case in cases if straightened_ct(dataroot, case).is_file()]
     if not straightened:
-        raise InputError(f"--dataroot {dataroot}: expected CT/<case>.nii.gz for the {len(cases)} cases of "
-                         f"{cohort.path}, found none; run: {straighten}, or point --dataroot elsewhere")
+        raise InputError(f"--dataroot {dataroot}: expected CT/<case>.nii.gz for "
+                         f"{counted(len(cases), 'case')} of {cohort.path}, found none; run: {straighten}, or "
+                         f"point --dataroot elsewhere")
     if heatmaps is not None and not any(heatmap_path(heatmaps, case).is_file() for case in cases):
-        raise InputError(f"--heatmaps {heatmaps}: expected <case>.nii.gz for the {len(cases)} cases of "
-                         f"{cohort.path}, found none; run: {MAKE_HEATMAPS}, or do without by "
+        raise InputError(f"--heatmaps {heatmaps}: expected <case>.nii.gz for {counted(len(cases), 'case')} "
+                         f"of {cohort.path}, found none; run: {MAKE_HEATMAPS}, or do without by "
                          f"--attention none")
     problems = {}
     for case in cases:
-        volumes = straightened_ct(dataroot, case), straightened_label(dataroot, case)
-        wanted = dict.fromkeys(volumes, straighten)
-        wanted |= {heatmap_path(heatmaps, case): MAKE_HEATMAPS} if heatmaps is not None else {}
-        lacking = [f"{path}: expected a file of case '{case}', found none; run: {command}"
-                   for path, command in wanted.items() if not path.is_file()]
+        wanted: dict[str, tuple[Path, ...]] = {
+            straighten: (straightened_ct(dataroot, case), straightened_label(dataroot, case))}
+        if heatmaps is not None:
+            wanted[MAKE_HEATMAPS] = (heatmap_path(heatmaps, case),)
+        lacking = [_lacking(case, missing, command) for command, paths in wanted.items()
+                   if (missing := [path for path in paths if not path.is_file()])]
         if lacking:
             problems[case] = "; ".join(lacking)
     return problems
+
+
+def _lacking(case: str, missing: Sequence[Path], command: str) -> str:
+    """Say which files a case lacks, and which command makes them."""
+    return (f"{' and '.join(map(str, missing))}: expected {named(len(missing), 'a file', 'files')} of case "
+            f"'{case}', found none; run: {command}")
 
 
 def report_problems(cohort: Cohort, problems: dict[str, str], *, skip: bool) -> None:
@@ -118,8 +127,9 @@ def report_problems(cohort: Cohort, problems: dict[str, str], *, skip: bool) -> 
     for problem in _in_order(cohort.cases(), problems):
         print(f"problem: {problem}", file=sys.stderr)
     if problems and not skip:
-        raise InputError(f"{cohort.path}: expected {len(cohort.cases())} sound cases, found {len(problems)} "
-                         f"with the problems above; mend them, or train without them by --skip_bad_cases")
+        raise InputError(f"{cohort.path}: expected {counted(len(cohort.cases()), 'sound case')}, found "
+                         f"{len(problems)} with the problems above; mend them, or train without them "
+                         f"by --skip_bad_cases")
 
 
 def _in_order(cases: Iterable[str], problems: dict[str, str]) -> list[str]:

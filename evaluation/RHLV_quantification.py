@@ -25,6 +25,7 @@ from util.paths import fake_label, is_up_to_date, make_folder, read_json, straig
 from util.stage import run_stage
 from util.vertebrae import SPLITS, Cohort, label_name, neighbours, read_cohort, split_case
 from util.volume import Volume, check_same_grid, present_labels, read_mask, write_volume
+from util.wording import counted, named, vertebrae
 
 UNDEFINED = np.full(len(PARTS), np.nan)
 
@@ -147,9 +148,11 @@ def chosen_cases(cohort: Cohort, split: str, output: Path) -> list[str]:
     cases = [case for case in cohort.cases() if fake_label(output, case).is_file()]
     total = len(cohort.cases())
     if not cases:
-        raise InputError(f"{output / 'label_fake'}: expected synthetic labels of the {total} cases in "
-                         f"{cohort.path}, found none; run eval_3d_sagittal_twostage.py first")
-    print(f"RHLV: {len(cases)} of the cohort's {total} cases were synthesized")
+        raise InputError(f"{output / 'label_fake'}: expected synthetic labels of the "
+                         f"{counted(total, 'case')} in {cohort.path}, found none; run "
+                         f"eval_3d_sagittal_twostage.py first")
+    print(f"RHLV: {len(cases)} of the cohort's {counted(total, 'case')} "
+          f"{named(len(cases), 'was', 'were')} synthesized")
     return cases
 
 
@@ -169,7 +172,7 @@ def tabulate(measured: Sequence[MeasuredCase], cohort: Cohort, trained_on: str,
     rows = [table_row(case, cohort, trained_on, judge(case, calibration), weigh(case, calibration, prior),
                       case.case in calibrated_on) for case in measured]
     summarize(write_table(rows, folders.output / "RHLV"))
-    print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({len(rows)} vertebrae)")
+    print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({vertebrae(len(rows))})")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from util.errors import InputError
 from util.paths import atomic_path, fake_label, make_folder
 from util.stage import run_stage
 from util.vertebrae import Cohort, grade_counts, read_cohort
+from util.wording import named
 
 if TYPE_CHECKING:
     from evaluation.page.vertebrae import VertebraEntry
@@ -99,7 +100,9 @@ def vertebra_entries(rows: Sequence[dict[str, Any]], sources: Sources) -> "list[
 
 def headline(rows: Sequence[dict[str, Any]], grading: Any, generation: Any) -> list[tuple[str, str]]:
     """Return the most important figures, each with its name."""
-    tiles = [(str(len({row["patient"] for row in rows})), "patients"), (str(len(rows)), "vertebrae measured"),
+    patients = len({row["patient"] for row in rows})
+    tiles = [(str(patients), named(patients, "patient")),
+             (str(len(rows)), f"{named(len(rows), 'vertebra', 'vertebrae')} measured"),
              (str(sum(row["grade"] > 0 for row in rows)), "of them fractured")]
     if generation:
         error = generation["measures"]["height_difference_absolute"]["mean"]

@@ -19,6 +19,7 @@ from evaluation.rhlv.uncertainty import (
 )
 from util.errors import InputError
 from util.vertebrae import Cohort
+from util.wording import counted, named, vertebrae
 
 CALIBRATION_SPLIT = "test"  # not the hold-out, and no step learns from it; but it chooses the best weights
 
@@ -65,8 +66,8 @@ def choose_calibration(choice: str, given: Calibration | None, level: float, coh
 def _summary(calibration: Calibration) -> str:
     """Return what a calibration is made from and what it says, in one line."""
     origin, threshold = calibration.origin, calibration.threshold(SPECIFICITY_AIM)
-    parts = [f"{100 * calibration.level:g} % intervals from {len(origin.cases)} healthy vertebrae of "
-             f"{origin.patients} patients ({origin.cohort})",
+    parts = [f"{100 * calibration.level:g} % intervals from {vertebrae(len(origin.cases), 'healthy')} of "
+             f"{counted(origin.patients, 'patient')} ({origin.cohort})",
              "of one width" if calibration.scale.is_constant else "wider where the synthesis disagrees"]
     if np.isfinite(threshold):
         parts.append(f"{100 * SPECIFICITY_AIM:g} % of healthy ones seem to lose less than "
@@ -85,9 +86,10 @@ def fit_on_healthy(level: float, cohort: Cohort, measured: Sequence[MeasuredCase
     healthy = [case for case in measured if grades.get(case.case) == 0 and np.isfinite(case.rhlv).all()]
     needed = least_vertebrae(level)
     if len(healthy) < needed:
-        print(f"calibration: none, since {len(healthy)} grade 0 cases of split {CALIBRATION_SPLIT} are "
-              f"measured and {100 * level:g} % intervals need {needed}; synthesize more of them, or name a "
-              f"calibration.json of the same weights with --calibration")
+        print(f"calibration: none, since {counted(len(healthy), 'grade 0 case')} of split "
+              f"{CALIBRATION_SPLIT} {named(len(healthy), 'is', 'are')} measured and {100 * level:g} % "
+              f"intervals need {needed}; synthesize more of them, or name a calibration.json of the "
+              f"same weights with --calibration")
         return None
     origin = Origin(cohort.path.name, recipes.pop(), tuple(case.case for case in healthy))
     return fit_calibration(np.array([case.rhlv for case in healthy]),
