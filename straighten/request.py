@@ -131,9 +131,11 @@ def having_labels(request: Request) -> list[str]:
         InputError: there is none.
     """
     patients = request.patients
-    wanted = set(request.labels or ())
+    if request.labels is None:
+        return patients
+    wanted = set(request.labels)
     lacking = {patient: request.lacking(patient) for patient in request.cohort_labels or patients}
-    if wanted and all(labels == wanted for labels in lacking.values()):
+    if all(labels == wanted for labels in lacking.values()):
         raise InputError(f"--labels {' '.join(map(str, sorted(wanted)))}: expected vertebrae located in "
                          f"{request.raw}, found none of them in any centroid file; choose others")
     for patient, labels in lacking.items():
@@ -141,7 +143,7 @@ def having_labels(request: Request) -> list[str]:
             place = raw_centroids(request.raw, patient) if request.cohort_labels is None else "--cohort"
             names = ", ".join(f"{label_name(label)} (label {label})" for label in sorted(labels))
             print(f"{patient}: expected {names} of --labels, found none in {place}", file=sys.stderr)
-    return [patient for patient in patients if not wanted or lacking[patient] != wanted]
+    return [patient for patient in patients if lacking[patient] != wanted]
 
 
 def is_complete(request: Request, patient: str) -> bool:
