@@ -16,6 +16,7 @@ from options.base_options import resolved
 from options.train_options import TrainOptions, run_folder
 from util.cli import run_script
 from util.distributed import World, joined_world
+from util.wording import counted, vertebrae
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help does without
     from data.aligned_dataset import Draw
@@ -47,8 +48,8 @@ def train(options: Namespace, world: World) -> int:
     settings = resolved(options) | model.settings()
     print("\n".join(f"{name}: {value}" for name, value in settings.items()))
     schedule = Schedule.of(options, len(slices.train))
-    print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}; "
-          f"{schedule.steps} steps on {world.say(device)}")
+    print(f"{vertebrae(len(slices.train))} to learn from, {len(slices.test)} to watch; {model.summary()}; "
+          f"{counted(schedule.steps, 'step')} on {world.say(device)}")
     run = RunState(run_folder(options), options, model, slices.train.cases, slices.test.cases,
                    height_prior(slices.train))
     if options.continue_train:

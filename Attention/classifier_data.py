@@ -18,6 +18,7 @@ from Attention.body_slices import central_part, cut_body_slices
 from data.straightened import read_straightened
 from util.errors import InputError
 from util.vertebrae import split_case
+from util.wording import counted
 
 CENTRAL_FRACTION = 0.8  # beyond it a slice cuts the body's flank, whose height says little
 
@@ -60,7 +61,8 @@ def read_vertebrae(
         kept = central_part(len(slices.images), CENTRAL_FRACTION)
         vertebrae.append(Vertebra(case, grade, slices.images[kept]))
     if problems:
-        raise InputError(f"{len(problems)} of {len(grades)} cases of {title}: {'; '.join(problems)}")
+        raise InputError(f"{len(problems)} of {counted(len(grades), 'case')} of {title}: "
+                         f"{'; '.join(problems)}")
     return vertebrae
 
 

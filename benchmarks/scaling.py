@@ -29,6 +29,7 @@ from util.marked_page import fill_page
 from util.paths import write_json
 from util.steps import ROOT
 from util.vertebrae import read_cohort
+from util.wording import counted
 
 CTS = (10_000, 1_000_000)          # extrapolated to
 CORES = (16, 1024)                 # of one machine, of a cluster
@@ -101,7 +102,7 @@ def measure(root: Path, patients: int) -> list[Run]:
         seconds, memory_mb = run(stage.command, root)
         disk_mb = sum(size_mb(root / folder) for folder in stage.fills)
         runs.append(Run(stage.name, vertebrae, seconds, memory_mb, disk_mb))
-        print(f"{patients} patients, {stage.name}: {seconds:.1f} s, {memory_mb:.0f} MB of memory, "
+        print(f"{counted(patients, 'patient')}, {stage.name}: {seconds:.1f} s, {memory_mb:.0f} MB of memory, "
               f"{disk_mb:.1f} MB on disk", flush=True)
     return runs
 

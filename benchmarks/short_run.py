@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.learning_curves import METRICS, CurveOptions, half_decayed, learn, write_result
 from util.cli import run_script
+from util.wording import vertebrae
 
 if TYPE_CHECKING:
     from data.slice_cache import SliceStore
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     slices = read_cohort_slices(options)
     model = create_model(options, choose_device(options.device))
-    print(f"{len(slices.train)} vertebrae to learn from, {len(slices.test)} to watch; {model.summary()}")
+    print(f"{vertebrae(len(slices.train))} to learn from, {len(slices.test)} to watch; {model.summary()}")
     schedule = half_decayed(options, -(-len(slices.train) // options.batch_size))
     draws = schedule.draws(slices.train, options.batch_size, options.seed, 0, options.augment, options.plane)
     batches = ((slices.train.gather(draw), draw.context_above, draw.context_below, draw.augmentation)

@@ -39,7 +39,8 @@ LABEL_SHARE = 1e-3     # of the labels' voxels, which they may move over the sur
 
 def measure(settings: Settings) -> list[Row]:
     """Time both sides on one patient and compare the volumes that both wrote."""
-    from straighten.patient import Request, cohort_labels, straighten_patient
+    from straighten.patient import straighten_patient
+    from straighten.request import Request, cohort_labels
 
     data = phantom_data(settings.scratch, settings.jobs)
     labels = cohort_labels(data.cohort)

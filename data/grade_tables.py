@@ -8,7 +8,7 @@ from typing import Any
 
 from util.errors import InputError
 from util.paths import read_json
-from util.vertebrae import GRADES, LABELS, SPLITS, case_name, split_case
+from util.vertebrae import GRADES, LABELS, SPLITS, case_name, case_problem, split_case
 
 PATIENT_COLUMNS = ("patient", "subject", "case", "scan", "id")
 LABEL_COLUMNS = ("label", "vertebra", "level")
@@ -139,14 +139,13 @@ def _add(table: GradeTable, problems: list[str], case: str, grade: Any, split: s
     split = {"training": "train", "validation": "val"}.get(split, split) if split else split
     try:
         number = float(grade)
-        split_case(case)
     except (TypeError, ValueError):
         problems.append(f"{case}: expected a Genant grade 0-3, found {grade!r}")
         return
-    except InputError as error:
-        problems.append(str(error))
-        return
-    if number not in GRADES or isinstance(grade, bool):
+    problem = case_problem(case)
+    if problem:
+        problems.append(problem)
+    elif number not in GRADES or isinstance(grade, bool):
         problems.append(f"{case}: expected a Genant grade 0-3, found {grade!r}")
     elif split is not None and split not in SPLITS:
         problems.append(f"{case}: expected a split of {', '.join(SPLITS)}, found '{split}'")

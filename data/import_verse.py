@@ -13,6 +13,7 @@ from pathlib import Path
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.paths import make_folder
 from util.stage import run_stage
+from util.wording import vertebrae
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_cohort(options.cohort, cohort)
     for line in missing:
         print(f"import: left out {line}", file=sys.stderr)
-    print(f"import: {options.cohort} has {len(cohort.grades)} of {len(table.grades)} graded vertebrae ("
+    print(f"import: {options.cohort} has {len(cohort.grades)} of {vertebrae(len(table.grades), 'graded')} ("
           + ", ".join(f"{split} {len(cases)}" for split, cases in cohort.splits.items()) + ")")
     return status
 

@@ -15,6 +15,7 @@ from data.aligned_dataset import VertebraSlices
 from data.slice_files import SliceCutter, StoreError, make_store, map_slices, write_slices
 from util.errors import InputError
 from util.paths import file_version
+from util.wording import counted
 
 FEW_CASES = 24  # are cut in threads, in the time that further processes would take to start
 
@@ -85,7 +86,7 @@ def read_stored(cases: Sequence[str], cutter: SliceCutter, folder: Path, jobs: i
     lacking = {case: file for case, file in files.items() if case not in vertebrae}
     problems |= _cut_all(cutter, lacking, jobs)
     vertebrae |= {case: _written(file, case) for case, file in lacking.items() if case not in problems}
-    print(f"slices: {found} cases found in {folder}, {len(vertebrae) - found} cut"
+    print(f"slices: {counted(found, 'case')} found in {folder}, {len(vertebrae) - found} cut"
           f"{_unused(folder, set(files.values()))}")
     return CasesRead(vertebrae, problems)
 

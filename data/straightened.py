@@ -16,6 +16,8 @@ from util.volume import (
 )
 
 STRAIGHTEN = "python straighten/straighten_mask_3d.py"
+# Made again, a vertebra may turn out to be no longer located, and its old file would stay for ever.
+AGAIN = f"run: {STRAIGHTEN} --overwrite; if that leaves the file as it is, leave the case out"
 
 
 def read_straightened(dataroot: str | Path, case: str) -> tuple[Volume, Volume]:
@@ -36,8 +38,7 @@ def read_straightened(dataroot: str | Path, case: str) -> tuple[Volume, Volume]:
     target = split_case(case)[1]
     if not (label.array == target).any():
         found = present_labels(label.array)
-        raise InputError(f"{label_path}: expected label {target} of case '{case}', found {found}; "
-                         f"correct the cohort or run: {STRAIGHTEN} --overwrite")
+        raise InputError(f"{label_path}: expected label {target} of case '{case}', found {found}; {AGAIN}")
     return ct, label
 
 
@@ -46,10 +47,16 @@ def _check_convention(path: Path, volume: Volume) -> None:
     found = (volume.array.shape, volume.array.dtype.name)
     if found != (STRAIGHTENED_SHAPE, "uint8"):
         raise InputError(f"{path}: expected {STRAIGHTENED_SHAPE} voxels of uint8, found {found[0]} of "
-                         f"{found[1]}; run: {STRAIGHTEN} --overwrite")
-    # Caudal, posterior and left are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so
-    # that its nearest axis codes are others; but it never turns round.
-    leans = -volume.affine[[2, 1, 0], [0, 1, 2]]
-    if not (leans > 0).all():
+                         f"{found[1]}; {AGAIN}")
+    if not faces_caudal(volume):
         raise InputError(f"{path}: expected axes {'-'.join(AXIS_CODES)}, found "
-                         f"{'-'.join(volume.axis_codes)}; run: {STRAIGHTEN} --overwrite")
+                         f"{'-'.join(volume.axis_codes)}; {AGAIN}")
+
+
+def faces_caudal(volume: Volume) -> bool:
+    """Tell whether a volume's axes run caudal, posterior and left, as they do however a body leans.
+
+    These are minus z, y and x. A kyphotic body may lean by more than 45 degrees, so that its nearest axis
+    codes are others; but it never turns round.
+    """
+    return bool((-volume.affine[[2, 1, 0], [0, 1, 2]] > 0).all())

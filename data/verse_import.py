@@ -15,6 +15,7 @@ from util.errors import InputError
 from util.paths import atomic_path, raw_centroids, raw_ct, raw_mask, read_json
 from util.vertebrae import SPLITS, Cohort, split_case
 from util.volume import present_labels, read_ct_and_mask, read_mask
+from util.wording import vertebrae
 
 TRAIN_SHARE, TEST_SHARE = 0.6, 0.2  # of the patients, where the grades bring no splits; the rest is held out
 
@@ -79,7 +80,7 @@ def build_cohort(path: str | Path, out: str | Path, table: GradeTable, scans: Ma
         kept += there
         if len(there) < len(cases):
             missing.setdefault(reason, []).extend([case for case in cases if case not in there] if there
-                                                  else [f"{patient} ({len(cases)} vertebrae)"])
+                                                  else [f"{patient} ({vertebrae(len(cases))})"])
     lines = [f"{', '.join(names)}: {reason}" for reason, names in missing.items()]
     if not kept:
         raise InputError(f"expected graded vertebrae with CT and mask, found none of {len(table.grades)} "

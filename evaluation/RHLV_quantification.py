@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.heights import HeightLoss, central_profiles_mm, height_loss, height_loss_map
-from evaluation.rhlv.calibration import choose_calibration, judge, weigh
+from evaluation.rhlv.calibration import choose_calibration, given_calibration, judge, weigh
 from evaluation.rhlv.expected_loss import loss_prior, prevalence
 from evaluation.rhlv.records import Folders, MeasuredCase, read_measured, write_record
 from evaluation.rhlv.table import PARTS, summarize, table_row, write_table
@@ -25,6 +25,7 @@ from util.paths import fake_label, is_up_to_date, make_folder, read_json, straig
 from util.stage import run_stage
 from util.vertebrae import SPLITS, Cohort, label_name, neighbours, read_cohort, split_case
 from util.volume import Volume, check_same_grid, present_labels, read_mask, write_volume
+from util.wording import counted, named, vertebrae
 
 UNDEFINED = np.full(len(PARTS), np.nan)
 
@@ -147,9 +148,11 @@ def chosen_cases(cohort: Cohort, split: str, output: Path) -> list[str]:
     cases = [case for case in cohort.cases() if fake_label(output, case).is_file()]
     total = len(cohort.cases())
     if not cases:
-        raise InputError(f"{output / 'label_fake'}: expected synthetic labels of the {total} cases in "
-                         f"{cohort.path}, found none; run eval_3d_sagittal_twostage.py first")
-    print(f"RHLV: {len(cases)} of the cohort's {total} cases were synthesized")
+        raise InputError(f"{output / 'label_fake'}: expected synthetic labels of the "
+                         f"{counted(total, 'case')} in {cohort.path}, found none; run "
+                         f"eval_3d_sagittal_twostage.py first")
+    print(f"RHLV: {len(cases)} of the cohort's {counted(total, 'case')} "
+          f"{named(len(cases), 'was', 'were')} synthesized")
     return cases
 
 
@@ -169,7 +172,7 @@ def tabulate(measured: Sequence[MeasuredCase], cohort: Cohort, trained_on: str,
     rows = [table_row(case, cohort, trained_on, judge(case, calibration), weigh(case, calibration, prior),
                       case.case in calibrated_on) for case in measured]
     summarize(write_table(rows, folders.output / "RHLV"))
-    print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({len(rows)} vertebrae)")
+    print(f"table: {folders.output / 'RHLV' / 'rhlv.csv'} ({vertebrae(len(rows))})")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -202,13 +205,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     cohort = read_cohort(args.cohort)
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     folders = Folders(dataroot, args.output)
+    given = given_calibration(args.calibration, args.level)  # a wrong file is told before cases are measured
     cases = chosen_cases(cohort, args.split, args.output)
     make_folder(folders.output / "RHLV")
     status = run_stage("RHLV", partial(quantify_case, folders=folders), cases,
                        partial(is_complete, folders=folders), jobs=args.jobs, overwrite=args.overwrite,
                        scheduler=args.scheduler)
     measured = [read_measured(case, folders) for case in cohort.cases() if is_complete(case, folders)]
-    calibration = choose_calibration(args.calibration, args.level, cohort, measured)
+    calibration = choose_calibration(args.calibration, given, args.level, cohort, measured)
     keep_calibration(calibration, folders)
     if measured:
         tabulate(measured, cohort, args.trained_on, calibration, folders)

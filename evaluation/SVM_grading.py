@@ -25,6 +25,7 @@ from util.cli import number_from, run_script, whole_number
 from util.errors import InputError
 from util.paths import make_folder, read_json, write_json
 from util.vertebrae import SPLITS
+from util.wording import counted, vertebrae
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +138,7 @@ def notes_on(report: dict[str, Any]) -> list[str]:
                      f"no hold-out result")
     if report["excluded"]:
         notes.append(f"{len(report['excluded'])} left out, RHLV undefined: {', '.join(report['excluded'])}")
-    notes += [f"the generator was trained on {count} vertebrae of the {part} part; their synthetic heights "
+    notes += [f"the generator was trained on {vertebrae(count)} of the {part} part; their synthetic heights "
               f"may be better than a new patient's"
               for part, count in report["seen_in_training"].items() if count]
     return [note for note in notes if note]
@@ -163,7 +164,8 @@ def _metrics_line(judged: dict[str, Any]) -> str:
         return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
 
     metrics = (f"{name.replace('_', ' ')} {shown(metric)}" for name, metric in judged["metrics"].items())
-    return f"{judged['vertebrae']} vertebrae of {judged['patients']} patients: {', '.join(metrics)}"
+    return (f"{vertebrae(judged['vertebrae'])} of {counted(judged['patients'], 'patient')}: "
+            f"{', '.join(metrics)}")
 
 
 def apply(args: argparse.Namespace, folder: Path) -> None:
@@ -186,7 +188,7 @@ def apply(args: argparse.Namespace, folder: Path) -> None:
     judged_in = [f"model {args.apply}" if known else UNDEFINED for known in defined]
     write_predictions(folder / "grades.csv", [predictions_of(table, features, predicted, names, judged_in)])
     counts = ", ".join(f"{int((predicted == value).sum())} {name}" for value, name in enumerate(names))
-    print(f"graded {int(defined.sum())} of {len(table)} vertebrae: {counts}")
+    print(f"graded {int(defined.sum())} of {vertebrae(len(table))}: {counts}")
 
 
 def build_parser() -> argparse.ArgumentParser:

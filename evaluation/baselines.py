@@ -29,6 +29,7 @@ from util.errors import InputError
 from util.paths import make_folder
 from util.stage import run_stage
 from util.vertebrae import SPLITS, label_name, read_cohort
+from util.wording import counted, vertebrae
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +52,9 @@ def fit(settings: BaselineSettings, split: str, args: argparse.Namespace) -> int
                                if is_measured(settings, case)})
     save_baselines(settings.model, baselines)
     shape = baselines.shape
-    print(f"model: {settings.model} ({baselines.vertebrae} healthy vertebrae, {baselines.patients} patients; "
-          f"{len(shape.basis.deviation)} modes of shape, ridge {shape.ridge:g})")
+    print(f"model: {settings.model} ({vertebrae(baselines.vertebrae, 'healthy')}, "
+          f"{counted(baselines.patients, 'patient')}; "
+          f"{counted(len(shape.basis.deviation), 'mode')} of shape, ridge {shape.ridge:g})")
     adjacent = baselines.ratio.few_pairs()
     if adjacent:
         pairs = ", ".join(f"{label_name(label)} to {label_name(other)}" for label, other in adjacent)
@@ -65,7 +67,7 @@ def summarize(table: "pd.DataFrame") -> None:
     healthy = table[(table["grade"] == 0) & table["rhlv_overall"].notna()]
     relative = (1.0 / (1.0 - healthy["rhlv_overall"]) - 1.0).abs()  # of the reference against the own height
     for method, values in relative.groupby(healthy["method"], sort=False):
-        print(f"{method}: overall height of {len(values)} healthy vertebrae differs by "
+        print(f"{method}: overall height of {vertebrae(len(values), 'healthy')} differs by "
               f"{100 * values.mean():.1f} % (mean absolute)")
     undefined = table[table["height_reference_overall_mm"].isna()]["method"].value_counts(sort=False)
     for method, count in undefined.items():
@@ -116,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rows:
         table = write_table(settings, rows)
         summarize(table[table["case"].isin(cases)])
-        print(f"table: {args.out / 'baselines.csv'} ({len(rows)} vertebrae)")
+        print(f"table: {args.out / 'baselines.csv'} ({vertebrae(len(rows))})")
     return status
 
 

@@ -44,6 +44,7 @@ from util.paths import (
 from util.stage import run_stage
 from util.vertebrae import GRADES, SPLITS, Cohort, label_name, read_cohort, split_case
 from util.volume import Volume, check_same_grid, read_ct_and_mask
+from util.wording import counted, vertebrae
 
 MEASURES = {  # column of the table: what the summary calls its mean
     "psnr_db": "PSNR in the band (dB)",
@@ -186,7 +187,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     def shown(value: float | None) -> str:
         return "     -" if value is None else f"{value:6.3f}"
 
-    print(f"{summary['vertebrae']} healthy vertebrae of {summary['patients']} patients: "
+    print(f"{vertebrae(summary['vertebrae'], 'healthy')} of {counted(summary['patients'], 'patient')}: "
           f"mean and 95 % interval (patients resampled)")
     for name, title in MEASURES.items():
         found = summary["measures"][name]

@@ -18,6 +18,7 @@ from util.errors import InputError
 from util.paths import atomic_path, fake_label, make_folder
 from util.stage import run_stage
 from util.vertebrae import Cohort, grade_counts, read_cohort
+from util.wording import named
 
 if TYPE_CHECKING:
     from evaluation.page.vertebrae import VertebraEntry
@@ -99,7 +100,9 @@ def vertebra_entries(rows: Sequence[dict[str, Any]], sources: Sources) -> "list[
 
 def headline(rows: Sequence[dict[str, Any]], grading: Any, generation: Any) -> list[tuple[str, str]]:
     """Return the most important figures, each with its name."""
-    tiles = [(str(len({row["patient"] for row in rows})), "patients"), (str(len(rows)), "vertebrae measured"),
+    patients = len({row["patient"] for row in rows})
+    tiles = [(str(patients), named(patients, "patient")),
+             (str(len(rows)), f"{named(len(rows), 'vertebra', 'vertebrae')} measured"),
              (str(sum(row["grade"] > 0 for row in rows)), "of them fractured")]
     if generation:
         error = generation["measures"]["height_difference_absolute"]["mean"]
@@ -137,21 +140,28 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
 
 
 def add_training(checkpoint: Path, sources: Sources) -> None:
-    """Draw a run's log and add it to the open page.
-
-    Raises:
-        InputError: the folder has no log.
-    """
+    """Draw a run's log and add it to the open page."""
     from evaluation.page import writing as page
     from evaluation.page.pictures import draw_training
+
+    lines = training_lines(checkpoint)
+    draw_training(sources.folder / "training.png", lines)
+    page.add_training(checkpoint.name, "training.png", lines[-1]["step"])
+
+
+def training_lines(checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log.
+
+    Raises:
+        InputError: the folder has none.
+    """
     from util.run_log import read_lines
 
     lines = read_lines(checkpoint / "log.jsonl")
     if not lines:
         raise InputError(f"--checkpoint {checkpoint}: expected a run of train.py with log.jsonl, found none; "
                          f"check the folder or leave the flag out")
-    draw_training(sources.folder / "training.png", lines)
-    page.add_training(checkpoint.name, "training.png", lines[-1]["step"])
+    return lines
 
 
 def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]],
@@ -197,6 +207,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.output.is_dir():
         raise InputError(f"--output {args.output}: expected results of the other stages, found no folder; "
                          f"run eval_3d_sagittal_twostage.py and RHLV_quantification.py first")
+    if args.checkpoint:
+        training_lines(args.checkpoint)  # told before pictures are drawn
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     sources = Sources(dataroot, args.output, args.raw or Path(cohort.paths.get("raw", "dataset/raw")))
     rows = read_rows(args.output)

@@ -20,6 +20,7 @@ import numpy as np
 
 from util.body_heights import THIRDS
 from util.vertebrae import ANATOMICAL_ORDER, OPTIONAL_LABELS
+from util.wording import counted
 
 if TYPE_CHECKING:
     from data.slice_cache import SliceStore
@@ -119,7 +120,8 @@ class HeightPrior:
         """Return how well it predicts: the spread of what a vertebra has of its own."""
         spread = ", ".join(f"{100 * sd:.1f} % {third}" for third, sd in
                            zip(THIRDS, np.sqrt(self.own_variance), strict=True))
-        return f"height prior of {len(self.mean)} levels: a healthy vertebra's own spread is {spread}"
+        return (f"height prior of {counted(len(self.mean), 'level')}: a healthy vertebra's own spread is "
+                f"{spread}")
 
     def as_json(self) -> dict[str, Any]:
         """Return the process as JSON-ready values."""

@@ -103,7 +103,8 @@ class TrainOptions(BaseOptions):
             "minutes; needs a C++ compiler")
         add("--eager", action="store_true", help="start a step's kernels one by one on a GPU too, as under "
             "torchrun, instead of replaying a recording of them (CUDA graph): slower, easier to debug")
-        add("--dry_run", action="store_true", help="check everything, train nothing, write nothing")
+        add("--dry_run", action="store_true", help="check everything, fractured vertebrae and the hold-out "
+            "too, train nothing, write nothing")
 
     def _add_objective(self, parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group("objective", "weights; those not given suit the chosen --netG")

@@ -108,4 +108,5 @@ FRACTURE_RATE = 0.20
 GRADE_SHARE = {1: 0.50, 2: 0.35, 3: 0.15}  # VerSe'19: 10, 7 and 3 % of all vertebrae
 GRADE_LOSS = {1: (0.20, 0.25), 2: (0.25, 0.40), 3: (0.40, 0.62)}
 KIND_WEIGHT = {"wedge": 0.50, "biconcave": 0.20, "crush": 0.15, "mixed": 0.15}
+MOST_LOSS = 0.8           # of a third that may be asked for
 COLUMN_LOSS_LIMIT = 0.82  # what no column exceeds: bone does not vanish

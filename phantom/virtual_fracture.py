@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from phantom.anatomy import KIND_WEIGHT
+from phantom.anatomy import KIND_WEIGHT, MOST_LOSS
 from phantom.columns import genant_grade
 from phantom.deformation import Deformation
 from phantom.measured_press import Manner, Pressed, Wanted, press_as_measured
@@ -23,7 +23,6 @@ from util.vertebrae import ANATOMICAL_ORDER, label_name
 from util.volume import Volume, check_same_grid
 
 KINDS = tuple(KIND_WEIGHT)
-MOST_LOSS = 0.8
 AGREEMENT = 0.01     # between the commanded loss and the measured one; what misses it is told
 DEFAULT = Manner()
 
@@ -67,9 +66,10 @@ def fracture(ct: Volume, mask: Volume, wanted: Sequence[Wanted], *, seed: int = 
         InputError: the grids differ; a label is missing, cut off, has no body, or is named twice; a loss is
             out of range, or more than the pattern can reach, or leaves no body to be measured.
     """
+    check_wanted(wanted, healthy)
     check_same_grid(ct, "CT", mask, "mask")
     spine = measure_spine(mask)
-    _check(wanted, healthy, spine)
+    _check_there(wanted, healthy, spine)
     pressed = press_as_measured(mask, spine, wanted, seed, manner)
     bodies = bodies_on_scanner(mask, spine)
     density = bone_density(ct, np.isin(bodies, list(pressed.shares)), manner.compaction)
@@ -81,14 +81,18 @@ def fracture(ct: Volume, mask: Volume, wanted: Sequence[Wanted], *, seed: int = 
 def deformation_of(mask: Volume, wanted: Sequence[Wanted], *, seed: int = 0,
                    manner: Manner = DEFAULT) -> Deformation:
     """Return the map that `fracture` resamples by; arguments and errors as there."""
+    check_wanted(wanted, ())
     spine = measure_spine(mask)
-    _check(wanted, (), spine)
+    _check_there(wanted, (), spine)
     return press_as_measured(mask, spine, wanted, seed, manner).deformation
 
 
-def _check(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSpine) -> None:
-    """Check what is asked for against what is there."""
-    present = [label for label in ANATOMICAL_ORDER if label in spine.boxes]
+def check_wanted(wanted: Sequence[Wanted], healthy: Collection[int]) -> None:
+    """Check what is asked for, before anything is read.
+
+    Raises:
+        InputError: nothing is; a label is named twice; a loss or kind is out of range.
+    """
     labels = [one.label for one in wanted]
     if not labels:
         raise InputError("--label: expected at least one vertebra, found none; name one")
@@ -96,7 +100,17 @@ def _check(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSp
     if twice:
         raise InputError(f"--label, --healthy: expected each vertebra once, found {twice} twice; "
                          f"name it once")
-    for label in (*labels, *healthy):
+    for one in wanted:
+        if not 0.0 <= one.loss <= MOST_LOSS:
+            raise InputError(f"--loss {one.loss}: expected 0 to {MOST_LOSS}; bone does not vanish")
+        if one.kind not in KINDS:
+            raise InputError(f"--kind {one.kind}: expected one of {', '.join(KINDS)}")
+
+
+def _check_there(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSpine) -> None:
+    """Check that the vertebrae asked for are there, and whole."""
+    present = [label for label in ANATOMICAL_ORDER if label in spine.boxes]
+    for label in (*(one.label for one in wanted), *healthy):
         if label not in spine.boxes:
             raise InputError(f"label {label}: expected a vertebra of the mask, found {present}; "
                              f"choose another")
@@ -104,11 +118,6 @@ def _check(wanted: Sequence[Wanted], healthy: Collection[int], spine: MeasuredSp
             raise InputError(f"label {label}: expected a whole vertebral body, found "
                              f"'{spine.left_out.get(label, 'no body')}'; choose another of "
                              f"{sorted(spine.bodies)}")
-    for one in wanted:
-        if not 0.0 <= one.loss <= MOST_LOSS:
-            raise InputError(f"--loss {one.loss}: expected 0 to {MOST_LOSS}; bone does not vanish")
-        if one.kind not in KINDS:
-            raise InputError(f"--kind {one.kind}: expected one of {', '.join(KINDS)}")
 
 
 def _records(spine: MeasuredSpine, wanted: Sequence[Wanted], pressed: Pressed,

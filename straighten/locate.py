@@ -16,6 +16,7 @@ from straighten.bodies import (
 from straighten.centroids import write_centroids
 from straighten.curve import Curve
 from straighten.sampling import thinned
+from straighten.scan_check import check_mask_order
 from util.errors import InputError
 from util.paths import raw_centroids, raw_mask
 from util.vertebrae import label_name, neighbours
@@ -28,10 +29,11 @@ def locate_patient(raw: str | Path, patient: str) -> str | None:
     """Write one patient's centroid file; return what is to be said of vertebrae left out.
 
     Raises:
-        InputError: the mask cannot be used or holds no whole vertebra.
+        InputError: the mask cannot be used, is numbered the wrong way or holds no whole vertebra.
     """
     path = raw_mask(raw, patient)
     mask = read_mask(path)
+    check_mask_order(mask, path)
     centres_mm, left_out = locate_bodies(mask)
     if not centres_mm:
         raise InputError(f"{path}: expected at least one whole vertebra, found none "

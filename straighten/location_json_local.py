@@ -19,8 +19,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--raw", default="./dataset/raw", help="folder with <p>/<p>_msk.nii.gz")
-    parser.add_argument("--cohort", default=None, help="cohort JSON; only its patients (without: all)")
+    parser.add_argument("--raw", default=None, help="folder with <p>/<p>_msk.nii.gz; if not given, the "
+                        "cohort's 'raw' path, else dataset/raw")
+    parser.add_argument("--cohort", default=None, help="cohort JSON; only its patients (without it all of "
+                        "--raw, and the paths of vertebra_data.json)")
     add_stage_arguments(parser)
     return parser
 
@@ -51,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
     from straighten.locate import locate_patient
-    from straighten.patient import raw_patients
+    from straighten.request import folder_of, raw_patients
 
-    patients = raw_patients(options.raw, options.cohort)
+    raw = folder_of(options.raw, options.cohort, "raw")
+    patients = raw_patients(raw, options.cohort)
     if not options.overwrite:
-        tell_kept(options.raw, patients)
-    return run_stage("centroids", partial(locate_patient, options.raw), patients,
-                     partial(is_complete, options.raw),
+        tell_kept(raw, patients)
+    return run_stage("centroids", partial(locate_patient, raw), patients, partial(is_complete, raw),
                      jobs=options.jobs, overwrite=options.overwrite, scheduler=options.scheduler)
 
 

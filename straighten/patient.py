@@ -1,28 +1,20 @@
-"""Straightening one patient: what is asked for, what is complete, and the work itself."""
+"""Straightening one patient."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from data.straightened import faces_caudal
 from straighten.bodies import Body, fit_curve, label_boxes
 from straighten.centroids import read_centroids
 from straighten.curve import Curve, Geometry, save_geometry
+from straighten.request import Request
 from straighten.sampling import COLUMNS, CURVE_COLUMN, CURVE_SLICE, HALF_ROWS, SLICES, sample_grey, thinned
+from straighten.scan_check import check_hu, check_mask_order, check_order
 from util.errors import InputError
-from util.paths import (
-    geometry_path,
-    is_up_to_date,
-    raw_centroids,
-    raw_ct,
-    raw_mask,
-    read_json,
-    straightened_ct,
-    straightened_label,
-    visible,
-)
-from util.vertebrae import LABELS, case_name, label_name, read_cohort, split_case
+from util.paths import geometry_path, raw_centroids, raw_ct, raw_mask, straightened_ct, straightened_label
+from util.vertebrae import case_name, label_name
 from util.volume import (
     CONTENT_COLUMNS,
     STRAIGHTENED_CENTRE,
@@ -35,131 +27,77 @@ from util.volume import (
 )
 
 
-def raw_patients(raw: str | Path, cohort: str | Path | None) -> list[str]:
-    """Return the patients of a cohort, or those of the raw folder that have a mask.
-
-    Raises:
-        InputError: the folder holds none.
-    """
-    if cohort is not None:
-        return read_cohort(cohort).patients()
-    folders = [folder.name for folder in visible(raw, "*") if folder.is_dir()]
-    patients = [name for name in folders if raw_mask(raw, name).is_file()]
-    if not patients:
-        raise InputError(f"--raw {raw}: expected folders <p>/ with <p>_msk.nii.gz, found none; "
-                         f"check the path or make a cohort with phantom/make_cohort.py")
-    return patients
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to straighten.
-
-    Attributes:
-        raw, out: folders.
-        cohort_labels: labels that a cohort names, by patient; None without a cohort.
-        labels: only these; None for all.
-        labels_only: there is no CT.
-    """
-
-    raw: str
-    out: str
-    cohort_labels: dict[str, set[int]] | None
-    labels: Collection[int] | None
-    labels_only: bool
-
-    @property
-    def patients(self) -> list[str]:
-        """Return the patients asked for.
-
-        Raises:
-            InputError: there is none.
-        """
-        if self.cohort_labels is None:
-            return raw_patients(self.raw, None)
-        demanding = [patient for patient in self.cohort_labels if self.demanded(patient)]
-        if not demanding:
-            raise InputError(f"--labels {' '.join(map(str, self.labels or ()))}: expected labels of cases in "
-                             f"--cohort, found none of them there; choose others")
-        return demanding
-
-    def demanded(self, patient: str) -> set[int]:
-        """Return the labels that must be there: those that the cohort names."""
-        named = (self.cohort_labels or {}).get(patient, set())
-        return named if self.labels is None else named & set(self.labels)
-
-    def chosen(self, patient: str, located: Collection[int]) -> set[int]:
-        """Return the labels to straighten, given those with a centroid."""
-        if self.cohort_labels is not None:
-            return self.demanded(patient)
-        return set(located) if self.labels is None else set(located) & set(self.labels)
-
-
-def cohort_labels(cohort: str | Path | None) -> dict[str, set[int]] | None:
-    """Return the labels that a cohort file names, by patient; None without a file."""
-    if cohort is None:
-        return None
-    labels: dict[str, set[int]] = {}
-    for case in read_cohort(cohort).cases():
-        patient, label = split_case(case)
-        labels.setdefault(patient, set()).add(label)
-    return labels
-
-
-def is_complete(request: Request, patient: str) -> bool:
-    """Tell whether everything asked for of a patient is written, and none of it older than the scan."""
-    centroids = raw_centroids(request.raw, patient)
-    if not centroids.is_file():
-        return False
-    try:
-        located = {entry.get("label") for entry in read_json(centroids)}
-    except (InputError, AttributeError, TypeError):
-        return False  # the work itself says what is wrong
-    cases = [case_name(patient, label) for label in request.chosen(patient, located & set(LABELS))]
-    made = [straightened_label(request.out, case) for case in cases]
-    made += [] if request.labels_only else [straightened_ct(request.out, case) for case in cases]
-    sources = [centroids, raw_mask(request.raw, patient)]
-    sources += [] if request.labels_only else [raw_ct(request.raw, patient)]
-    return is_up_to_date([*made, geometry_path(request.out, patient)], sources)
-
-
 def straighten_patient(request: Request, patient: str) -> str | None:
     """Write the straightened volumes of a patient's vertebrae and the geometry; return remarks.
 
     Raises:
-        InputError: a file cannot be used, or a demanded vertebra is not there (the others are written).
+        InputError: a file cannot be used, or a demanded vertebra is not there, or none that was asked for, or
+            no later stage would take one (the others are written).
     """
     ct, mask = _read(request, patient)
-    centres_mm = read_centroids(raw_centroids(request.raw, patient), mask)
     labels = thinned(mask)
     boxes = label_boxes(labels)
-    usable = {label: centre for label, centre in centres_mm.items() if label in boxes}
-    if not usable:
-        raise InputError(f"{raw_mask(request.raw, patient)}: expected the labels of the centroid file "
-                         f"{sorted(centres_mm)}, found {sorted(boxes)}; do the files belong together?")
-    curve, bodies = fit_curve(labels, boxes, usable)
+    centres_mm = read_centroids(raw_centroids(request.raw, patient), mask)
+    curve, bodies = fit_curve(labels, boxes, _usable(request, patient, centres_mm, boxes))
     chosen = request.chosen(patient, centres_mm)
-    targets = sorted(chosen & set(bodies))
-    if targets:
-        _write_cases(request, patient, targets, straighten(ct, curve, bodies, targets))
+    volumes = straighten(ct, curve, bodies, chosen & set(bodies)) if chosen & set(bodies) else {}
+    faults = _refused(patient, volumes)
+    if len(faults) < len(volumes):
+        _write_cases(request, patient, sorted(set(volumes) - set(faults)), volumes)
         save_geometry(geometry_path(request.out, patient), Geometry(curve, mask.affine, mask.array.shape))
     missing = sorted(chosen - set(bodies))
-    if missing and request.cohort_labels is not None:
-        raise InputError("; ".join(_missing(request, patient, label, centres_mm, boxes) for label in missing))
-    if not chosen:
-        return "none of --labels has a centroid, so nothing was written"
+    if request.cohort_labels is not None or not volumes:
+        faults |= {label: _missing(request, patient, label, centres_mm, boxes) for label in missing}
+    if faults:
+        raise InputError("; ".join(faults.values()))
     return f"no body in the mask for {', '.join(map(label_name, missing))}" if missing else None
 
 
 def _read(request: Request, patient: str) -> tuple[Volume | None, Volume]:
-    """Read a patient's CT (unless labels are enough) and mask."""
+    """Read a patient's CT (unless labels are enough) and mask, and check what is in them."""
     ct_path, mask_path = raw_ct(request.raw, patient), raw_mask(request.raw, patient)
     if request.labels_only:
-        return None, read_mask(mask_path)
-    if mask_path.is_file() and not ct_path.is_file():
+        ct, mask = None, read_mask(mask_path)
+    elif mask_path.is_file() and not ct_path.is_file():
         raise InputError(f"{ct_path}: expected the CT beside the mask, found none; "
                          f"add it, or straighten masks alone with --labels_only")
-    return read_ct_and_mask(ct_path, mask_path)
+    else:
+        ct, mask = read_ct_and_mask(ct_path, mask_path)
+        check_hu(ct, ct_path, mask)
+    check_mask_order(mask, mask_path)
+    return ct, mask
+
+
+def _usable(request: Request, patient: str, centres_mm: Mapping[int, np.ndarray],
+            boxes: Collection[int]) -> dict[int, np.ndarray]:
+    """Return the centres (3,) in mm of labels that the mask has.
+
+    Raises:
+        InputError: there are none, or they lie in another order than their vertebrae.
+    """
+    path = raw_centroids(request.raw, patient)
+    usable = {label: centre for label, centre in centres_mm.items() if label in boxes}
+    if not usable:
+        raise InputError(f"{raw_mask(request.raw, patient)}: expected the labels of the centroid file "
+                         f"{sorted(centres_mm)}, found {sorted(boxes)}; do the files belong together?")
+    check_order(usable, path, "correct it, or find the centres anew: "
+                "python straighten/location_json_local.py --overwrite")
+    return usable
+
+
+def _refused(patient: str, volumes: Mapping[int, "Straightened"]) -> dict[int, str]:
+    """Return, by label, why no later stage would take a volume; it would send the user back here for ever."""
+    reasons = {}
+    for label, volume in volumes.items():
+        case = case_name(patient, label)
+        if not faces_caudal(volume.label):
+            reasons[label] = (f"case {case}: expected a body that leans by less than 90 degrees, found axes "
+                              f"{'-'.join(volume.label.axis_codes)} along the curve; check the mask and the "
+                              f"centroids, or leave it out")
+        elif not (volume.label.array == label).any():
+            reasons[label] = (f"case {case}: expected its body around its centroid, found none of it within "
+                              f"the straightened volume; check the centroid, or leave it out")
+    return reasons
 
 
 def _missing(request: Request, patient: str, label: int, located: Collection[int],

@@ -18,10 +18,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--raw", default="./dataset/raw", help="folder with CT, mask, centroids per patient")
-    parser.add_argument("--out", default="./dataset/straightened", help="folder for straightened volumes")
+    parser.add_argument("--raw", default=None, help="folder with CT, mask, centroids per patient; if not "
+                        "given, the cohort's 'raw' path, else dataset/raw")
+    parser.add_argument("--out", default=None, help="folder for straightened volumes; if not given, the "
+                        "cohort's 'straightened' path, else dataset/straightened")
     parser.add_argument("--cohort", default=None,
-                        help="cohort JSON; only its cases (every located vertebra of --raw without it)")
+                        help="cohort JSON; only its cases (without it every located vertebra of --raw, and "
+                        "the paths of vertebra_data.json)")
     parser.add_argument("--labels", type=int, nargs="+", default=None, choices=sorted(LABELS),
                         metavar="LABEL", help="only these vertebrae, by VerSe's labels")
     parser.add_argument("--labels_only", action="store_true", help="straighten masks alone, without CT")
@@ -32,12 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script and return its exit status."""
     options = build_parser().parse_args(argv)
-    from straighten.patient import Request, cohort_labels, is_complete, straighten_patient
+    from straighten.patient import straighten_patient
+    from straighten.request import Request, cohort_labels, folder_of, having_labels, is_complete
 
-    request = Request(options.raw, options.out, cohort_labels(options.cohort), options.labels,
-                      options.labels_only)
-    patients = request.patients
-    make_folder(options.out)
+    raw = folder_of(options.raw, options.cohort, "raw")
+    out = folder_of(options.out, options.cohort, "straightened")
+    request = Request(raw, out, cohort_labels(options.cohort), options.labels, options.labels_only)
+    patients = having_labels(request)
+    make_folder(out)
     return run_stage("straightening", partial(straighten_patient, request), patients,
                      partial(is_complete, request), jobs=options.jobs, overwrite=options.overwrite,
                      scheduler=options.scheduler)

@@ -33,6 +33,6 @@ def boxes() -> np.ndarray:
 
 def write_patient(raw: Path, name: str = "p") -> tuple[Path, Path]:
     """Write a patient of two boxes; return CT and mask."""
-    write_volume(raw_ct(raw, name), Volume(np.where(boxes() > 0, 200, 40).astype(np.int16), AFFINE))
+    write_volume(raw_ct(raw, name), Volume(np.where(boxes() > 0, 400, -100).astype(np.int16), AFFINE))
     write_volume(raw_mask(raw, name), Volume(boxes(), AFFINE))
     return raw_ct(raw, name), raw_mask(raw, name)

@@ -86,7 +86,7 @@ def verse_tree(root: Path, damage: Callable[[Path, Path], object]) -> Path:
     """Write a VerSe tree of two scans, sub-a and sub-b; `damage` gets CT and mask of sub-b."""
     for name in ("sub-a", "sub-b"):
         paths = root / "rawdata" / f"{name}_ct.nii.gz", root / "derivatives" / f"{name}_seg-vert_msk.nii.gz"
-        write_volume(paths[0], Volume(np.where(boxes() > 0, 200, 40).astype(np.int16), AFFINE))
+        write_volume(paths[0], Volume(np.where(boxes() > 0, 400, -100).astype(np.int16), AFFINE))
         write_volume(paths[1], Volume(boxes(), AFFINE))
     damage(*paths)
     return root

@@ -113,6 +113,17 @@ def test_a_file_serves_another_cohort_of_the_same_weights_and_no_other(cohort, t
     assert run(user / "cohort.json", "--no_figures", f"--calibration={tmp_path / 'none.json'}") == 2
 
 
+@pytest.mark.parametrize("text", [None, "{", "[1]", "{}"])
+def test_a_wrong_calibration_is_told_before_cases_are_measured(cohort, tmp_path, capsys, text):
+    path = tmp_path / "kept.json"
+    if text is not None:
+        path.write_text(text)
+    assert run(cohort, f"--calibration={path}") == 2
+    said = capsys.readouterr()
+    assert "kept.json: expected" in said.err and "RHLV:" not in said.out
+    assert not results(cohort).exists()
+
+
 def test_pictures_carry_the_interval_and_follow_the_calibration(cohort, capsys):
     pictures = [results(cohort) / folder / f"{FRACTURED}.png" for folder in ("maps", "curves")]
     run(cohort, "--split=val")

@@ -1,6 +1,7 @@
 """Filling the store of cut slices: in several runs or processes at once, and where it cannot be filled."""
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,20 @@ def test_the_store_lies_beside_the_volumes(own_pairs: BoxCohort) -> None:
 def test_nothing_is_written_where_nothing_shall_be(own_pairs: BoxCohort, flag: str) -> None:
     assert read(own_pairs, flag).train.cases == CASES[:4]
     assert not (own_pairs.dataroot.parent / "slices").exists()
+
+
+def test_a_dry_run_reads_fractured_vertebrae_and_the_hold_out_too(
+        own_pairs: BoxCohort, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads(own_pairs.path.read_text())
+    content["train"]["p0_20"] = 3
+    own_pairs.path.write_text(json.dumps(content))
+    held_out = next(iter(content["val"]))
+    for case in ("p0_20", held_out):
+        path = straightened_ct(own_pairs.dataroot, case)
+        path.write_bytes(path.read_bytes()[:2000])
+    assert read(own_pairs).status == 0  # training reads neither
+    with pytest.raises(InputError, match="found 2 with the problems above"):
+        read(own_pairs, "--dry_run")
+    told = capsys.readouterr().err
+    assert all(f"CT/{case}.nii.gz: expected a complete NIfTI" in told for case in ("p0_20", held_out))
+    assert read(own_pairs, "--dry_run", "--skip_bad_cases").train.cases == ["p0_19", *CASES[2:4]]

@@ -143,7 +143,7 @@ def test_what_is_older_than_its_sources_is_carried_back_anew(folder, tmp_path, m
         assert unstraighten(["--volumes", "volumes", "--dataroot", "data", "--kind", kind]) == 0
         return capsys.readouterr().out
 
-    assert "1 done, 0 skipped" in carry("ct") and "1 done, 0 skipped" in carry("label")
+    assert "1 done, 0 skipped" in carry("map") and "1 done, 0 skipped" in carry("label")
     assert set(np.unique(read_mask(made).array)) <= {0, *LABELS}
     assert "0 done, 1 skipped" in carry("label")
     for source in (volume, geometry):

@@ -219,7 +219,6 @@ def test_bad_input_is_told_in_one_line(files, capsys):
     folder, flags = files
     one = [*flags, "--kind", "wedge", "--loss", "0.35"]
     assert "found [19, 20, 21]" in told(capsys, fracture_main, *one, "--label", 5)
-    assert "0 to 0.8" in told(capsys, fracture_main, *flags, "--kind", "crush", "--loss", 0.9, "--label", 20)
     assert "--kind" in told(capsys, fracture_main, *flags, "--kind", "crush", "wedge", "--loss", 0.3,
                             "--label", 19, 20, 21)
     assert "20" in told(capsys, fracture_main, *one, "--label", 20, 20)

@@ -77,6 +77,21 @@ def number_from(minimum: float, below: float = math.inf) -> Callable[[str], floa
     return parse
 
 
+def number_within(lowest: float, highest: float) -> Callable[[str], float]:
+    """Return an argparse type for a number between two, either of them included."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected a number, found '{text}'") from error
+        if not lowest <= value <= highest:  # written so that NaN fails too
+            raise argparse.ArgumentTypeError(f"expected {lowest:g} to {highest:g}, found {text}")
+        return value
+
+    return parse
+
+
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every stage that works case by case."""
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="cases worked on at the same time")

@@ -61,10 +61,19 @@ def split_case(case: str) -> tuple[str, int]:
     Raises:
         InputError: the name has another form or another label than VerSe's, or names another folder.
     """
+    problem = case_problem(case)
+    if problem:
+        raise InputError(f"{problem}; correct the name")
+    patient, _, label = case.rpartition("_")
+    return patient, int(label)
+
+
+def case_problem(case: str) -> str | None:
+    """Return what is wrong with the name of a case, if anything."""
     patient, _, label = case.rpartition("_")
     if not patient or "/" in patient or not label.isdecimal() or int(label) not in LABELS:
-        raise InputError(f"case '{case}': expected <patient>_<VerSe label 1-25 or 28>; correct the name")
-    return patient, int(label)
+        return f"case '{case}': expected <patient>_<VerSe label 1-25 or 28>"
+    return None
 
 
 @dataclass(frozen=True)
@@ -164,11 +173,8 @@ def _cohort_problems(content: dict[str, Any]) -> list[str]:
 
 def _case_problems(split: str, case: str, grade: Any) -> list[str]:
     """Return the faults of one entry of a split."""
-    problems = []
-    try:
-        split_case(case)
-    except InputError as error:
-        problems.append(f"split '{split}', {error}")
+    problem = case_problem(case)
+    problems = [f"split '{split}', {problem}"] if problem else []
     if isinstance(grade, bool) or grade not in GRADES:
         problems.append(f"split '{split}', case '{case}': expected a Genant grade 0-3, found {grade!r}")
     return problems

@@ -12,6 +12,7 @@ from evaluation.baseline.reference import NO_NEIGHBOUR, Reference, restored_labe
 from evaluation.baseline.surroundings import Surroundings, nearest_healthy, steps_away
 from util.body_heights import THIRDS, measure_body, own_body, third_heights_mm
 from util.vertebrae import label_name, neighbours
+from util.wording import counted
 
 LEAST_PAIRS = 5  # healthy pairs that a ratio is fitted on; with fewer, all levels of the region give it
 
@@ -65,11 +66,12 @@ class RatioBaseline:
         own = self.levels.get((label, other))
         if own is not None and own.pairs >= LEAST_PAIRS:
             return own, ""
-        pair, pairs = f"{label_name(label)} to {label_name(other)}", own.pairs if own else 0
+        pair = f"{label_name(label)} to {label_name(other)}"
+        fitted = counted(own.pairs if own else 0, "healthy pair")
         shared = self.regions.get((region(label), steps))
         if shared is None or shared.pairs < LEAST_PAIRS:
-            return None, f"no ratio of {pair}: {pairs} healthy pairs in the fit"
-        return shared, f"ratio of the {region(label)} region for {pair} ({pairs} healthy pairs in the fit)"
+            return None, f"no ratio of {pair}: {fitted} in the fit"
+        return shared, f"ratio of the {region(label)} region for {pair} ({fitted} in the fit)"
 
     def few_pairs(self) -> list[tuple[int, int]]:
         """Return the adjacent levels, target and neighbour, whose ratio the region has to give."""

@@ -15,6 +15,7 @@ from evaluation.page.writing import add_picture, add_table, number, with_interva
 from evaluation.rhlv.figures import CLASS_COLOURS, GUIDE_COLOUR, new_figure, save_figure
 from util.body_heights import THIRDS
 from util.paths import read_json
+from util.wording import counted, vertebrae
 
 QUANTITIES = {  # what is compared: column of the RHLV table, key of the truth, factor to the unit shown
     "height now (mm)": ("height_original_{}_mm", "height_after_mm", 1.0),
@@ -59,9 +60,9 @@ def add_truth(compared: Comparison, rows: Sequence[dict[str, Any]], folder: Path
     patients = [row["patient"] for row in rows]
     with t.section(id="truth"):
         t.h2("Against the known truth")
-        t.p(f"{len(rows)} vertebrae of {len(set(patients))} phantom patients, whose heights before and after "
-            f"the fracture are known. Mean absolute error with its 95 % interval from resampling patients, "
-            f"then the mean error with its sign.")
+        t.p(f"{vertebrae(len(rows))} of {counted(len(set(patients)), 'phantom patient')}, whose heights "
+            f"before and after the fracture are known. Mean absolute error with its 95 % interval from "
+            f"resampling patients, then the mean error with its sign.")
         add_table(["", *THIRDS], [[title, *_errors(measured - true, patients)]
                                   for title, (measured, true) in compared.items()])
         add_coverage(compared["height loss (percentage points)"][1], rows)

@@ -11,6 +11,7 @@ from evaluation.page.style import loss_tint
 from evaluation.page.writing import MISSING, add_picture, add_table, number
 from evaluation.rhlv.table import GRADE_COLUMNS, PARTS
 from util.body_heights import THIRDS
+from util.wording import counted, vertebrae
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def add_vertebrae(entries: Sequence[VertebraEntry], calibration: dict[str, Any] 
 
 def _explanation(calibration: dict[str, Any]) -> str:
     """Return where the intervals come from."""
-    return (f"Under each loss its {_percent(calibration)} interval, from {calibration['vertebrae']} healthy "
-            f"vertebrae of {calibration['patients']} patients ({calibration['cohort']}), taken to have lost "
+    return (f"Under each loss its {_percent(calibration)} interval, from "
+            f"{vertebrae(calibration['vertebrae'], 'healthy')} of "
+            f"{counted(calibration['patients'], 'patient')} ({calibration['cohort']}), taken to have lost "
             f"nothing. It lies about the calibrated loss, which is freed from their median error; P is the "
             f"probability that the Genant grade is at least 1, 2, 3.")
 

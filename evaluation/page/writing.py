@@ -9,6 +9,7 @@ from dominate import tags as t
 from dominate.util import raw
 
 from evaluation.page.style import STYLE
+from util.wording import counted, vertebrae
 
 NOTICE = ("Research software, not a medical device. Nothing on this page may guide the care of a patient. "
           "Figures from phantom spines show that the program measures what it says it measures; "
@@ -92,7 +93,7 @@ def add_generation(summary: dict[str, Any], titles: dict[str, str]) -> None:
     """Add how well healthy vertebrae were restored: mean and interval of each measure."""
     with t.section(id="generation"):
         t.h2("Synthesis of healthy vertebrae")
-        t.p(f"{summary['vertebrae']} healthy vertebrae of {summary['patients']} patients "
+        t.p(f"{vertebrae(summary['vertebrae'], 'healthy')} of {counted(summary['patients'], 'patient')} "
             f"(split {summary['split']}), synthesized and compared with themselves. Mean and 95 % interval "
             f"from resampling patients.")
         rows = [[titles.get(name, name), with_interval(found["mean"], found["low"], found["high"])]
@@ -155,5 +156,5 @@ def add_training(name: str, picture: str, steps: int) -> None:
     """Add the course of a training run."""
     with t.section(id="training"):
         t.h2("Training")
-        t.p(f"Run {name}, {steps} steps.")
+        t.p(f"Run {name}, {counted(steps, 'step')}.")
         add_picture(picture, "Objective and measures of validation over the steps")

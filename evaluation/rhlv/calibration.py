@@ -19,27 +19,45 @@ from evaluation.rhlv.uncertainty import (
 )
 from util.errors import InputError
 from util.vertebrae import Cohort
+from util.wording import counted, named, vertebrae
 
 CALIBRATION_SPLIT = "test"  # not the hold-out, and no step learns from it; but it chooses the best weights
 
 
-def choose_calibration(choice: str, level: float, cohort: Cohort,
+def given_calibration(choice: str, level: float) -> Calibration | None:
+    """Return the calibration of the file that --calibration names; None for 'auto' and 'none'.
+
+    Raises:
+        InputError: the file is none, or has too few vertebrae for the level.
+    """
+    if choice in ("auto", "none"):
+        return None
+    calibration = read_calibration(Path(choice))
+    if len(calibration.residuals) < least_vertebrae(level):
+        raise InputError(f"--level {level:g}: expected a calibration on at least {least_vertebrae(level)} "
+                         f"vertebrae, found {len(calibration.residuals)} in {choice}; ask for a lower level")
+    return replace(calibration, level=level)
+
+
+def choose_calibration(choice: str, given: Calibration | None, level: float, cohort: Cohort,
                        measured: Sequence[MeasuredCase]) -> Calibration | None:
     """Return the calibration that --calibration asks for, and print what it is or why there is none.
 
     Args:
         choice: 'auto', 'none', or the path of a file.
+        given: what `given_calibration` says of it.
         level: coverage of the intervals, 0..1.
         cohort: of the cases.
         measured: every measured case of the cohort.
 
     Raises:
-        InputError: the file is none, has too few vertebrae for the level, or belongs to other weights.
+        InputError: the calibration belongs to other weights.
     """
     if choice == "none" or not measured:
         return None
-    calibration = fit_on_healthy(level, cohort, measured) if choice == "auto" else _read_fitting(
-        Path(choice), level, measured)
+    if given:
+        _check_weights(choice, given, measured)
+    calibration = given or fit_on_healthy(level, cohort, measured)
     if calibration:
         print(_summary(calibration))
     return calibration
@@ -48,8 +66,8 @@ def choose_calibration(choice: str, level: float, cohort: Cohort,
 def _summary(calibration: Calibration) -> str:
     """Return what a calibration is made from and what it says, in one line."""
     origin, threshold = calibration.origin, calibration.threshold(SPECIFICITY_AIM)
-    parts = [f"{100 * calibration.level:g} % intervals from {len(origin.cases)} healthy vertebrae of "
-             f"{origin.patients} patients ({origin.cohort})",
+    parts = [f"{100 * calibration.level:g} % intervals from {vertebrae(len(origin.cases), 'healthy')} of "
+             f"{counted(origin.patients, 'patient')} ({origin.cohort})",
              "of one width" if calibration.scale.is_constant else "wider where the synthesis disagrees"]
     if np.isfinite(threshold):
         parts.append(f"{100 * SPECIFICITY_AIM:g} % of healthy ones seem to lose less than "
@@ -68,28 +86,24 @@ def fit_on_healthy(level: float, cohort: Cohort, measured: Sequence[MeasuredCase
     healthy = [case for case in measured if grades.get(case.case) == 0 and np.isfinite(case.rhlv).all()]
     needed = least_vertebrae(level)
     if len(healthy) < needed:
-        print(f"calibration: none, since {len(healthy)} grade 0 cases of split {CALIBRATION_SPLIT} are "
-              f"measured and {100 * level:g} % intervals need {needed}; synthesize more of them, or name a "
-              f"calibration.json of the same weights with --calibration")
+        print(f"calibration: none, since {counted(len(healthy), 'grade 0 case')} of split "
+              f"{CALIBRATION_SPLIT} {named(len(healthy), 'is', 'are')} measured and {100 * level:g} % "
+              f"intervals need {needed}; synthesize more of them, or name a calibration.json of the "
+              f"same weights with --calibration")
         return None
     origin = Origin(cohort.path.name, recipes.pop(), tuple(case.case for case in healthy))
     return fit_calibration(np.array([case.rhlv for case in healthy]),
                            np.array([case.disagreement for case in healthy]), origin, level)
 
 
-def _read_fitting(path: Path, level: float, measured: Sequence[MeasuredCase]) -> Calibration:
-    """Read a calibration and check that it suits the cases and the level."""
-    calibration = read_calibration(path)
+def _check_weights(path: str, calibration: Calibration, measured: Sequence[MeasuredCase]) -> None:
+    """Check that a calibration is one of the weights that synthesized the cases."""
     foreign = [case for case in measured if case.recipe != calibration.origin.recipe]
     if foreign:
         raise InputError(
             f"--calibration {path}: expected one of the weights that synthesized the cases (recipe "
             f"{foreign[0].recipe or 'unknown'} of {foreign[0].case}), found one of recipe "
             f"{calibration.origin.recipe or 'unknown'}; use --calibration auto or synthesize with those")
-    if len(calibration.residuals) < least_vertebrae(level):
-        raise InputError(f"--level {level:g}: expected a calibration on at least {least_vertebrae(level)} "
-                         f"vertebrae, found {len(calibration.residuals)} in {path}; ask for a lower level")
-    return replace(calibration, level=level)
 
 
 def weigh(case: MeasuredCase, calibration: Calibration | None, prior: LossPrior | None) -> LossBelief | None:

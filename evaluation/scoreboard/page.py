@@ -17,6 +17,7 @@ from evaluation.scoreboard.metrics import PAIRED_MEASURES
 from util.marked_page import fill_page
 from util.paths import atomic_path, make_folder, write_json
 from util.steps import ROOT, Step
+from util.wording import counted, vertebrae
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,9 +172,9 @@ def provenance_line(report: Report) -> str:
     """Return what was judged, on what, by which weights."""
     of = report["provenance"]
     weights = ", ".join(f"{use} `{one['file']}` ({one['sha256'][:12]})" for use, one in of["weights"].items())
-    return (f"Cohort {of['cohort']}, seed {of['seed']}: {report['vertebrae']} held-out vertebrae of "
-            f"{report['patients']} patients. Weights: {weights}. 95 % intervals from {report['resamples']} "
-            f"draws of patients.\n")
+    return (f"Cohort {of['cohort']}, seed {of['seed']}: {vertebrae(report['vertebrae'], 'held-out')} of "
+            f"{counted(report['patients'], 'patient')}. Weights: {weights}. 95 % intervals from "
+            f"{report['resamples']} draws of patients.\n")
 
 
 TABLES: dict[str, Callable[[Report], str]] = {
