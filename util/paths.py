@@ -48,6 +48,11 @@ def heatmap_path(root: str | Path, case: str) -> Path:
     return Path(root) / f"{case}.nii.gz"
 
 
+def heatmap_record(root: str | Path, case: str) -> Path:
+    """What a case's heatmap was made of, see `util.origin_records`."""
+    return Path(root) / "records" / f"{case}.json"
+
+
 def fake_ct(root: str | Path, case: str) -> Path:
     """Synthesized pseudo-healthy CT of a case."""
     return Path(root) / "CT_fake" / f"{case}.nii.gz"
