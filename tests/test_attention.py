@@ -77,6 +77,29 @@ def test_same_seed_same_training(boxes: BoxCohort, cohort: Path, tmp_path: Path)
     assert logs[0] == logs[1]
 
 
+def test_an_earlier_training_is_kept(
+    boxes: BoxCohort, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*training_flags(boxes, cohort, tmp_path / "again"), "--max_steps=1"]
+    for seed in range(3):
+        assert train_script.main([*flags, f"--seed={seed}"]) == 0
+    seeds = {
+        path.parent.name: json.loads(path.read_text())["seed"] for path in tmp_path.rglob("options.json")
+    }
+    assert seeds == {"again.1": "0", "again.2": "1", "again": "2"}
+    assert len({path.read_bytes() for path in tmp_path.rglob("best.safetensors")}) == 3
+    monkeypatch.chdir(tmp_path / "again")
+    with pytest.raises(InputError, match="expected a folder for this training alone"):
+        train_script.main([*training_flags(boxes, cohort, tmp_path), "--max_steps=1"])
+
+
+def test_weights_are_as_readable_as_other_files(classifier_folder: Path) -> None:
+    modes = {path.stat().st_mode for path in classifier_folder.iterdir()}
+    assert len(modes) == 1 and {"best.safetensors", "log.jsonl"} <= {
+        path.name for path in classifier_folder.iterdir()
+    }
+
+
 def test_without_a_test_split_the_last_weights_are_kept(
     boxes: BoxCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
