@@ -19,6 +19,7 @@ from Attention.checkpoint import OWN_CHECKPOINT
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.paths import FileVersion, file_version
 
+HEATMAP_VOXEL_BYTES = 4  # float32
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -95,16 +96,19 @@ def origin_of(case: str, dataroot: Path, checkpoint: Path) -> tuple[str, str]:
 
 
 def is_complete(case: str, *, dataroot: Path, out: Path, checkpoint: Path) -> bool:
-    """Tell whether a heatmap was made by these weights, and of the case's files as they are now.
+    """Tell whether a heatmap is whole, was made by these weights, and of the case's files as they are now.
 
     One without a record, of an earlier version of the software, must be no older than CT and weights.
     """
+    from util.nifti_file import is_whole
     from util.origin_records import is_made_of
     from util.paths import heatmap_path, heatmap_record, is_up_to_date, straightened_ct
+    from util.volume import STRAIGHTENED_SHAPE
 
     heatmap, record = heatmap_path(out, case), heatmap_record(out, case)
     if record.is_file():
-        return heatmap.is_file() and is_made_of(record, *origin_of(case, dataroot, checkpoint))
+        whole = is_whole(heatmap, STRAIGHTENED_SHAPE, HEATMAP_VOXEL_BYTES)
+        return whole and is_made_of(record, *origin_of(case, dataroot, checkpoint))
     return is_up_to_date([heatmap], [straightened_ct(dataroot, case), checkpoint])
 
 

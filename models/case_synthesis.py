@@ -14,6 +14,7 @@ from models import synthesis_records as records
 from util.device import host_threads
 from util.errors import InputError
 from util.lookahead import ahead, delayed
+from util.nifti_file import is_whole
 from util.origin_records import ingredients_of, is_made_of, recipe_of, recorded
 from util.paths import (
     FileVersion,
@@ -248,8 +249,12 @@ def _write(settings: SynthesisSettings, digest: str, case: str, result: "Future[
 
 
 def is_complete(settings: SynthesisSettings, digest: str, case: str) -> bool:
-    """Tell whether a case was made by the same weights and method, and from its files as they are now."""
-    if not (fake_ct(settings.output, case).is_file() and fake_label(settings.output, case).is_file()):
+    """Tell whether a case was made by the same weights and method, and from its files as they are now.
+
+    And whether its volumes are there to their ends, which a copy that broke off is not.
+    """
+    volumes = fake_ct(settings.output, case), fake_label(settings.output, case)
+    if not all(is_whole(path, STRAIGHTENED_SHAPE) for path in volumes):
         return False
     return is_made_of(records.record_path(settings.output, case), digest, ingredients(settings, case))
 

@@ -137,6 +137,19 @@ def test_a_case_that_breaks_off_in_writing_is_not_complete(cohort, checkpoints, 
     assert not case_synthesis.is_complete(settings, digest, "p2_20")
 
 
+@pytest.mark.parametrize("path_of", [fake_ct, fake_label])
+def test_a_volume_that_is_cut_off_is_not_complete(cohort, checkpoints, tmp_path, path_of):
+    settings = SynthesisSettings(cohort.dataroot, tmp_path, (checkpoints["sagittal"],), cohort.heatmaps)
+    digest = case_synthesis.recipe(settings)
+    case_synthesis.synthesize_case(settings, digest, "p2_20")
+    whole = path_of(tmp_path, "p2_20").read_bytes()
+    for kept in (0, 3, 1000, len(whole) - 1):
+        path_of(tmp_path, "p2_20").write_bytes(whole[:kept])
+        assert not case_synthesis.is_complete(settings, digest, "p2_20")
+    path_of(tmp_path, "p2_20").write_bytes(whole)
+    assert case_synthesis.is_complete(settings, digest, "p2_20")
+
+
 def test_two_planes_are_fused(cohort, checkpoints, tmp_path):
     fused = f"--checkpoint_coronal={checkpoints['coronal']}"
     assert run(cohort, checkpoints["sagittal"], tmp_path, fused, "--cases", "p2_20", "--iterative=none") == 0
