@@ -116,11 +116,14 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     from evaluation.page import writing as page
     from evaluation.page.truth import add_truth, compare_with_truth
     from evaluation.page.vertebrae import add_vertebrae
+    from evaluation.page.weights import add_weights, relation, weights_used
 
     page.add_cohort({split: grade_counts(cohort, split) for split in cohort.splits},
                     {split: len(cohort.patients(split)) for split in cohort.splits if cohort.splits[split]})
+    used = weights_used(cohort.cases(), sources.output)
+    add_weights(used)
     if checkpoint:
-        add_training(checkpoint, sources)
+        add_training(checkpoint, sources, relation(used, checkpoint))
     generation = read_if_there(sources.output / GENERATION)
     if generation:
         page.add_generation(generation, MEASURES)
@@ -136,8 +139,8 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
         add_vertebrae(vertebra_entries(rows, sources), read_if_there(sources.output / CALIBRATION))
 
 
-def add_training(checkpoint: Path, sources: Sources) -> None:
-    """Draw a run's log and add it to the open page.
+def add_training(checkpoint: Path, sources: Sources, relation: str) -> None:
+    """Draw a run's log and add it to the open page, with what it has to do with the results.
 
     Raises:
         InputError: the folder has no log.
@@ -151,7 +154,7 @@ def add_training(checkpoint: Path, sources: Sources) -> None:
         raise InputError(f"--checkpoint {checkpoint}: expected a run of train.py with log.jsonl, found none; "
                          f"check the folder or leave the flag out")
     draw_training(sources.folder / "training.png", lines)
-    page.add_training(checkpoint.name, "training.png", lines[-1]["step"])
+    page.add_training(checkpoint.name, "training.png", lines[-1]["step"], relation)
 
 
 def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]],

@@ -15,7 +15,7 @@ from util.device import host_threads
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 from util.nifti_file import is_whole
-from util.origin_records import ingredients_of, is_made_of, recipe_of, recorded
+from util.origin_records import ingredients_of, is_made_of, named_weights, recipe_of, recorded
 from util.paths import (
     FileVersion,
     fake_ct,
@@ -241,7 +241,7 @@ def _write(settings: SynthesisSettings, digest: str, case: str, result: "Future[
 
     synthesis, affine, made_of = result.result()
     with recorded(records.record_path(settings.output, case), digest, made_of,
-                  **records.record_of(case, synthesis)):
+                  weights=named_weights(settings.checkpoints), **records.record_of(case, synthesis)):
         for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
                             (fake_label(settings.output, case), synthesis.scan.label)):
             write_volume(path, Volume(pad_columns(file_order(array), STRAIGHTENED_SHAPE[1]), affine))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import InputError
-from util.paths import FileVersion, file_version, read_json, write_json
+from util.paths import FileVersion, file_digest, file_version, read_json, write_json
 
 DIGITS = 16  # of a digest that is kept
 
@@ -30,6 +30,18 @@ def _recipe(method: str, versions: tuple[FileVersion, ...]) -> str:
     for version in versions:
         digest.update(version.path.read_bytes())
     return digest.hexdigest()[:DIGITS]
+
+
+def named_weights(weights: Iterable[Path]) -> list[dict[str, str]]:
+    """Return each file of weights by its name, below its folder's, and its digest, for people to read."""
+    return list(_named(tuple(map(file_version, weights))))
+
+
+@lru_cache(maxsize=1)
+def _named(versions: tuple[FileVersion, ...]) -> tuple[dict[str, str], ...]:
+    """Name these versions; a process asks for it with every case."""
+    paths = [version.path for version in versions]
+    return tuple({"file": f"{path.parent.name}/{path.name}", "sha256": file_digest(path)} for path in paths)
 
 
 def ingredients_of(sources: Iterable[Path], *decided: Any) -> str:

@@ -1,5 +1,6 @@
 """Where each file lies below its root, and how a file is written so that none is ever half there."""
 
+import hashlib
 import json
 import os
 import stat
@@ -90,6 +91,20 @@ def file_version(path: str | Path) -> FileVersion:
     except OSError:
         pass
     return FileVersion(absolute, -1, 0)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file's bytes, in hexadecimal digits.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: expected a file to read, found '{error.strerror}'; "
+                         f"check the path and its permissions") from error
 
 
 def visible(folder: str | Path, pattern: str) -> list[Path]:

@@ -151,9 +151,10 @@ def add_picture(source: str, caption: str) -> None:
         t.figcaption(caption)
 
 
-def add_training(name: str, picture: str, steps: int) -> None:
-    """Add the course of a training run."""
+def add_training(name: str, picture: str, steps: int, relation: str) -> None:
+    """Add the course of a training run, and what it has to do with the results."""
     with t.section(id="training"):
         t.h2("Training")
         t.p(f"Run {name}, {steps} steps.")
+        t.p(relation)
         add_picture(picture, "Objective and measures of validation over the steps")
