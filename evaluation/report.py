@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.page.results import read_if_there, read_predictions, read_rows
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
-from util.paths import atomic_path, fake_label, make_folder
+from util.paths import atomic_path, fake_label, make_folder, visible
 from util.stage import run_stage
 from util.vertebrae import Cohort, grade_counts, read_cohort
 
@@ -175,6 +175,19 @@ def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     return sources.folder / "index.html"
 
 
+def check_results(output: Path) -> None:
+    """Check that there is something to show.
+
+    Raises:
+        InputError: there is no folder, or no stage has left its results in it.
+    """
+    shown = ("RHLV/rhlv.csv", GENERATION, GRADING)
+    if not any((output / path).is_file() for path in shown) and not visible(output, "label_fake/*.nii.gz"):
+        raise InputError(f"--output {output}: expected results of the other stages, found "
+                         f"{'none' if output.is_dir() else 'no folder'}; run eval_3d_sagittal_twostage.py and "
+                         f"evaluation/RHLV_quantification.py first")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -197,9 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the pictures, write the page, say where it is."""
     args = build_parser().parse_args(argv)
     cohort = read_cohort(args.cohort)
-    if not args.output.is_dir():
-        raise InputError(f"--output {args.output}: expected results of the other stages, found no folder; "
-                         f"run eval_3d_sagittal_twostage.py and RHLV_quantification.py first")
+    check_results(args.output)
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     sources = Sources(dataroot, args.output, args.raw or Path(cohort.paths.get("raw", "dataset/raw")))
     rows = read_rows(args.output)

@@ -106,6 +106,14 @@ def test_wrong_folders_are_told_in_one_line(boxes, tmp_path, capsys, flag, messa
     assert message in error.splitlines()[-1] and "Traceback" not in error
 
 
+def test_an_empty_folder_gives_no_page(boxes, tmp_path, capsys):
+    arguments = [f"--cohort={boxes.path}", f"--output={tmp_path}"]
+    assert run_script(lambda argv=None: main(arguments)) == 2
+    told = capsys.readouterr().err
+    assert "found none; run eval_3d_sagittal_twostage.py and evaluation/RHLV_quantification.py first" in told
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_target_is_outlined_in_its_colour_and_neighbours_in_grey():
     ct, labels = box_case(20, 0, {}, seed=0)
     picture = outlined_slice(ct, labels, 20, "#ff0000")
