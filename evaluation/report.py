@@ -183,9 +183,9 @@ def check_results(output: Path) -> None:
     """
     shown = ("RHLV/rhlv.csv", GENERATION, GRADING)
     if not any((output / path).is_file() for path in shown) and not visible(output, "label_fake/*.nii.gz"):
-        raise InputError(f"--output {output}: expected results of the other stages, found "
-                         f"{'none' if output.is_dir() else 'no folder'}; run eval_3d_sagittal_twostage.py and "
-                         f"evaluation/RHLV_quantification.py first")
+        found = "none" if output.is_dir() else "no folder"
+        raise InputError(f"--output {output}: expected results of the other stages, found {found}; run "
+                         f"eval_3d_sagittal_twostage.py and evaluation/RHLV_quantification.py first")
 
 
 def build_parser() -> argparse.ArgumentParser:

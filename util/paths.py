@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from util.errors import InputError
+from util.errors import NO_ROOM, InputError
 
 
 def raw_ct(root: str | Path, patient: str) -> Path:
@@ -142,6 +142,17 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Name the file in the error that tells of a full disk: writing names none, copying names both."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and (error.filename is None or error.filename2 is not None):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
 
@@ -151,8 +162,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     make_folder(target.parent)
     temporary = target.parent / f".{uuid.uuid4().hex}.{target.name}"
     try:
-        yield temporary
-        _rename(temporary, target)
+        with told_if_full(target):
+            yield temporary
+            _rename(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -168,6 +180,8 @@ def _rename(source: Path, target: Path) -> None:
             os.fsync(file.fileno())
         source.replace(target)
     except OSError as error:
+        if error.errno in NO_ROOM:  # some disks tell only now
+            raise
         raise InputError(f"{target}: expected a file to write, found '{error.strerror}'; "
                          f"choose another name") from error
 
