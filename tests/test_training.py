@@ -10,6 +10,7 @@ from box_spine import BoxCohort
 from filelock import FileLock
 from small_training import assert_equal, model_with_batch, parse, run
 
+import train
 from data.slice_cache import SliceStore
 from models.checkpoint import load_generator, load_state, save_state
 from models.run_state import RunState
@@ -35,6 +36,26 @@ def test_a_run_leaves_all_that_it_promises(whole_run: Path) -> None:
     assert options["max_steps"] == 6 and options["device"] == "cpu" and options["lambda_edge"] > 0
     page = (whole_run / "web" / "index.html").read_text()
     assert all(word in page for word in ("curves.png", "step_0000006.png", "Dice, body", "batch_size: 2"))
+
+
+def test_the_page_of_a_run_that_has_ended_says_so(whole_run: Path) -> None:
+    page = (whole_run / "web" / "index.html").read_text()
+    assert "The run has ended: step 6 of 6, complete." in page
+    assert "reloads" not in page and "refresh" not in page
+
+
+def test_the_page_of_a_run_that_was_stopped_reloads_once_it_goes_on(
+        boxes: BoxCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(boxes, tmp_path, "run", "--max_steps=6", "--stop_after=4") == 0
+    path = tmp_path / "run" / "web" / "index.html"
+    page = path.read_text()
+    assert "The run has stopped: step 4 of 6, 2 left: go on with --continue_train." in page
+    assert "reloads" not in page and "refresh" not in page
+    pages = []
+    monkeypatch.setattr(train, "learn", lambda *_: pages.append(path.read_text()))
+    with pytest.raises(KeyError):  # no losses, since nothing was learned
+        run(boxes, tmp_path, "run", "--max_steps=6", "--continue_train")
+    assert "Step 4. The page reloads every minute." in pages[0] and 'http-equiv="refresh"' in pages[0]
 
 
 def test_the_log_holds_losses_and_metrics(whole_run: Path) -> None:
