@@ -12,10 +12,12 @@ from small_training import assert_equal, model_with_batch, parse, run
 
 import train
 from data.slice_cache import SliceStore
+from models import run_state
 from models.checkpoint import load_generator, load_state, save_state
 from models.run_state import RunState
 from options.train_options import TERMS
 from util.errors import InputError
+from util.paths import read_json
 from util.run_log import curve, read_lines
 
 
@@ -125,6 +127,17 @@ def test_a_run_tells_with_what_else_it_goes_on(boxes: BoxCohort, whole_run: Path
         run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--beta1=0.9", "--continue_train")
     assert run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--continue_train") == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_flags_are_read_once_where_a_run_is_taken_up(boxes: BoxCohort, store: SliceStore, whole_run: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    options, read = parse(boxes, "--continue_train"), []
+    model = model_with_batch(boxes, store)
+    monkeypatch.setattr(run_state, "read_json", lambda path: read.append(path) or read_json(path))
+    state = RunState(whole_run, options, model, store.cases, [])
+    flags = read_json(whole_run / "options.json")
+    state.begin(flags)
+    assert read == [whole_run / "options.json"] and state.step == 6
 
 
 def test_two_runs_do_not_share_a_folder(boxes: BoxCohort, whole_run: Path, tmp_path: Path) -> None:
