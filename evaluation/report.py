@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.page.results import read_if_there, read_predictions, read_rows
+from evaluation.page.results import read_gradings, read_if_there, read_predictions, read_rows
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
 from util.paths import atomic_path, fake_label, make_folder, visible
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 TITLE = "Pseudo-healthy vertebrae and height loss"
 SLICES_CAPTION = "Mid-sagittal slice: original (left) and synthetic (right), bodies outlined"
-GRADING = Path("grading", "metrics.json")
 GENERATION = Path("generation", "generation.json")
 CALIBRATION = Path("RHLV", "calibration.json")
 
@@ -130,11 +129,10 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     compared, known = compare_with_truth(rows, sources.raw)
     if known:
         add_truth(compared, known, sources.folder)
-    grading = read_if_there(sources.output / GRADING)
-    if grading:
-        scatter = sources.output / "grading" / "scatter.png"
-        copy_file(scatter, sources.folder / scatter.name)
-        page.add_grading(grading, scatter.name)
+    for metrics, folder in read_gradings(sources.output):
+        scatter = folder.relative_to(sources.output / "grading") / "scatter.png"
+        copy_file(folder / scatter.name, sources.folder / scatter)
+        page.add_grading(metrics, scatter.as_posix(), "-".join(folder.relative_to(sources.output).parts))
     if rows:
         add_vertebrae(vertebra_entries(rows, sources), read_if_there(sources.output / CALIBRATION))
 
@@ -163,8 +161,8 @@ def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     from evaluation.page import writing as page
 
     make_folder(sources.folder)
-    figures = headline(rows, read_if_there(sources.output / GRADING),
-                       read_if_there(sources.output / GENERATION))
+    gradings = [metrics for metrics, _ in read_gradings(sources.output)]
+    figures = headline(rows, next(iter(gradings), None), read_if_there(sources.output / GENERATION))
     document = page.new_page(TITLE)
     with document:
         page.add_header(TITLE, f"Cohort {cohort.path}, results in {sources.output}", figures)
@@ -181,8 +179,8 @@ def check_results(output: Path) -> None:
     Raises:
         InputError: there is no folder, or no stage has left its results in it.
     """
-    shown = ("RHLV/rhlv.csv", GENERATION, GRADING)
-    if not any((output / path).is_file() for path in shown) and not visible(output, "label_fake/*.nii.gz"):
+    shown = ("RHLV/rhlv.csv", GENERATION.as_posix(), "label_fake/*.nii.gz")
+    if not any(visible(output, pattern) for pattern in shown) and not read_gradings(output):
         found = "none" if output.is_dir() else "no folder"
         raise InputError(f"--output {output}: expected results of the other stages, found {found}; run "
                          f"eval_3d_sagittal_twostage.py and evaluation/RHLV_quantification.py first")
