@@ -60,7 +60,7 @@ def save_classifier(
         settings: what a user of the network must know: plane, rows, columns, healthy_max_grade.
         training: steps and metrics, for the reader.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from util.paths import atomic_path
 
@@ -68,7 +68,7 @@ def save_classifier(
     metadata = {"kind": KIND} | {name: json.dumps(value) for name, value in description.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata))  # save_file would keep others from reading it
 
 
 def load_classifier(

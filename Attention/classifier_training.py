@@ -17,6 +17,7 @@ from Attention.checkpoint import save_classifier
 from Attention.classifier import FractureClassifier, signed
 from Attention.classifier_data import Vertebra, augment, draw_augmentation, draw_batch
 from util.errors import InputError
+from util.paths import told_if_full
 
 EMA_DECAY = 0.95  # weights averaged over 20 steps: the judged loss no longer jumps from look to look
 TEST_STRIDE = 3  # of a vertebra's slices every third, 3 mm, is judged while training
@@ -186,7 +187,8 @@ def fit(
     fitting = Fitting(train, settings, schedule, device, width)
     best: dict[str, Any] = {}
     losses: list[float] = []
-    with (out / "log.jsonl").open("w", encoding="utf-8") as log:
+    path = out / "log.jsonl"
+    with told_if_full(path), path.open("w", encoding="utf-8") as log:
         for step in trange(1, schedule.steps + 1, desc="fitting", unit="step", mininterval=1.0):
             losses.append(fitting.step())
             if step % schedule.validate_every and step < schedule.steps:

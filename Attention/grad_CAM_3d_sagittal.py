@@ -2,7 +2,8 @@
 
 Judges every slice of every whole body in the straightened volume with the classifier that
 Attention/train_classifier.py makes, and explains it with Grad-CAM++. One volume serves both planes of the
-generator. Values are 0..1 on a scale shared by the volume, 1 = certain and strongest evidence.
+generator. Values are 0..1 on a scale shared by the volume, 1 = certain and strongest evidence. Beside the
+heatmaps, records/ keeps what each was made of: other weights or files make it anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from Attention.checkpoint import OWN_CHECKPOINT
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.paths import FileVersion, file_version
 
+HEATMAP_VOXEL_BYTES = 4  # float32
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -69,14 +71,45 @@ def write_heatmap(
     from Attention.volume_heatmap import volume_heatmap
     from data.straightened import read_straightened
     from util.device import choose_device
-    from util.paths import heatmap_path
+    from util.origin_records import recorded
+    from util.paths import heatmap_path, heatmap_record
     from util.volume import Volume, write_volume
 
+    origin = origin_of(case, dataroot, checkpoint)
     classifier, settings = _classifier(file_version(checkpoint), device)
     ct, label = read_straightened(dataroot, case)
     place = choose_device(device)
     heat, _ = volume_heatmap(classifier, settings, ct.array, label.array, batch_slices, place)
-    write_volume(heatmap_path(out, case), Volume(heat, ct.affine))
+    path = heatmap_path(out, case)
+    path.unlink(missing_ok=True)  # first: one of other weights that has lost its record would go by its time
+    with recorded(heatmap_record(out, case), *origin):
+        write_volume(path, Volume(heat, ct.affine))
+
+
+def origin_of(case: str, dataroot: Path, checkpoint: Path) -> tuple[str, str]:
+    """Return what a heatmap made now would be made of: digests of the weights and of the case's files."""
+    from util.origin_records import ingredients_of, recipe_of
+    from util.paths import straightened_ct, straightened_label
+
+    sources = straightened_ct(dataroot, case), straightened_label(dataroot, case)
+    return recipe_of("heatmap", [checkpoint]), ingredients_of(sources)
+
+
+def is_complete(case: str, *, dataroot: Path, out: Path, checkpoint: Path) -> bool:
+    """Tell whether a heatmap is whole, was made by these weights, and of the case's files as they are now.
+
+    One without a record, of an earlier version of the software, must be no older than CT and weights.
+    """
+    from util.nifti_file import is_whole
+    from util.origin_records import is_made_of
+    from util.paths import heatmap_path, heatmap_record, is_up_to_date, straightened_ct
+    from util.volume import STRAIGHTENED_SHAPE
+
+    heatmap, record = heatmap_path(out, case), heatmap_record(out, case)
+    if record.is_file():
+        whole = is_whole(heatmap, STRAIGHTENED_SHAPE, HEATMAP_VOXEL_BYTES)
+        return whole and is_made_of(record, *origin_of(case, dataroot, checkpoint))
+    return is_up_to_date([heatmap], [straightened_ct(dataroot, case), checkpoint])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from Attention.checkpoint import read_description
     from util.device import choose_device
-    from util.paths import heatmap_path, is_up_to_date, make_folder, straightened_ct
+    from util.paths import make_folder
     from util.stage import run_stage
     from util.vertebrae import read_cohort
 
@@ -96,20 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     cohort = read_cohort(args.cohort)
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))
     out = make_folder(args.out or cohort.paths.get("heatmap", "Attention/heatmap"))
-    work = partial(
-        write_heatmap,
-        dataroot=dataroot,
-        out=out,
-        checkpoint=args.checkpoint,
-        device=args.device,
-        batch_slices=args.batch_slices,
-    )
+    files = {"dataroot": dataroot, "out": out, "checkpoint": args.checkpoint}
     return run_stage(
         "heatmaps",
-        work,
+        partial(write_heatmap, **files, device=args.device, batch_slices=args.batch_slices),
         cohort.cases(),
-        lambda case: is_up_to_date([heatmap_path(out, case)],
-                                   [straightened_ct(dataroot, case), args.checkpoint]),
+        partial(is_complete, **files),
         jobs=args.jobs,
         overwrite=args.overwrite,
         scheduler=args.scheduler,

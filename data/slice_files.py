@@ -17,7 +17,14 @@ import numpy as np
 
 from data.aligned_dataset import VertebraSlices, cut_vertebra, load_case
 from util.errors import InputError
-from util.paths import atomic_path, heatmap_path, make_folder, straightened_ct, straightened_label
+from util.paths import (
+    atomic_path,
+    file_digest,
+    heatmap_path,
+    make_folder,
+    straightened_ct,
+    straightened_label,
+)
 from util.vertebrae import ANATOMICAL_ORDER, split_case
 
 if TYPE_CHECKING:
@@ -81,20 +88,6 @@ class SliceCutter:
     def healthy(self, case: str) -> set[int]:
         """Return the labels that count as healthy in a case's patient, whether they are there or not."""
         return set(ANATOMICAL_ORDER) - set(self.fractured.get(split_case(case)[0], ()))
-
-
-def file_digest(path: Path) -> str:
-    """Return the digest of a file's bytes.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, DIGEST).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: expected a file to read, found '{error.strerror}'; "
-                         f"check the path and its permissions") from error
 
 
 def make_store(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 Fitting reads the table that RHLV_quantification.py wrote, cross-validates by patient on the fitting splits,
 fits on all of them, and reads the hold-out once. It writes metrics.json, predictions.csv, model.json and
-scatter.png into grading/ in the output folder. With --apply, a saved model.json grades the tables into
-grading/grades.csv.
+scatter.png into grading/ in the output folder, for other --classes than the default's into a folder of their
+name therein. With --apply, a saved model.json grades the tables into grades.csv in the folder of its classes.
 """
 
 import argparse
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.grading_table import (
+    SCHEME_NAMES,
     check_gradable,
     count_seen,
+    grading_folder,
     predictions_of,
     read_tables,
     write_predictions,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from evaluation.grading import ClassScheme, LinearGrader, Vertebrae
 
 UNDEFINED = "excluded: RHLV undefined"
-SCHEME_NAMES = ("genant", "merged", "fracture")  # keys of grading.SCHEMES, whose import would slow --help
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def judge_rule(rows: "pd.DataFrame", scheme: "ClassScheme",
     return vertebrae_of(rows, []).judge(predicted, scheme.names, resampling)
 
 
-def fit(args: argparse.Namespace, folder: Path) -> None:
-    """Cross-validate, fit, judge the hold-out, and write everything."""
+def fit(args: argparse.Namespace) -> Path:
+    """Cross-validate, fit, judge the hold-out, write everything, and return the folder."""
     from evaluation.grade_metrics import Resampling
     from evaluation.grading import SCHEMES, cross_validate, fit_grader
     from evaluation.rhlv.figures import draw_scatter
@@ -101,6 +102,7 @@ def fit(args: argparse.Namespace, folder: Path) -> None:
         "cross_validation": crossed.report, "holdout": held,
         "rule": {"fitting": judge_rule(parts.fitting, scheme, resampling),
                  "holdout": judge_rule(parts.holdout, scheme, resampling)}})
+    folder = make_folder(grading_folder(args.output, args.classes))
     write_json(folder / "model.json", grader.to_json())
     write_json(folder / "metrics.json", report)
     write_predictions(folder / "predictions.csv", [
@@ -109,6 +111,7 @@ def fit(args: argparse.Namespace, folder: Path) -> None:
         predictions_of(parts.excluded, features, np.full(len(parts.excluded), -1), scheme.names, UNDEFINED)])
     draw_scatter(folder / "scatter.png", fitting.values[:, :3], fitting.classes, scheme.names)
     print_report(report)
+    return folder
 
 
 def describe(parts: Parts, args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
@@ -168,8 +171,8 @@ def _metrics_line(judged: dict[str, Any]) -> str:
             f"{', '.join(metrics)}")
 
 
-def apply(args: argparse.Namespace, folder: Path) -> None:
-    """Grade tables with a saved model.
+def apply(args: argparse.Namespace) -> Path:
+    """Grade tables with a saved model, and return the folder.
 
     Raises:
         InputError: the model is no model, or wants other features than the tables hold.
@@ -186,9 +189,11 @@ def apply(args: argparse.Namespace, folder: Path) -> None:
     predicted = np.full(len(table), -1)
     predicted[defined] = grader.predict(table.loc[defined, features].to_numpy(float))
     judged_in = [f"model {args.apply}" if known else UNDEFINED for known in defined]
+    folder = make_folder(grading_folder(args.output, grader.scheme))
     write_predictions(folder / "grades.csv", [predictions_of(table, features, predicted, names, judged_in)])
     counts = ", ".join(f"{int((predicted == value).sum())} {name}" for value, name in enumerate(names))
     print(f"graded {int(defined.sum())} of {vertebrae(len(table))}: {counts}")
+    return folder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -198,8 +203,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--table", type=Path, nargs="+", help="RHLV table; a second one, of the other plane, adds its three "
         "features; if not given, RHLV/rhlv.csv in the output folder")
-    add("--output", type=Path, default=Path("output"), help="results go to grading/ in it")
-    add("--classes", choices=SCHEME_NAMES, default="genant",
+    add("--output", type=Path, default=Path("output"), help="results go to grading/ in it, those of "
+        "other --classes than the default to grading/<classes>/")
+    add("--classes", choices=SCHEME_NAMES, default=SCHEME_NAMES[0],
         help="genant: grades 0, 1, 2, 3; merged: 0-1, 2, 3; fracture: 0, 1-3")
     add("--fit_splits", nargs="+", choices=SPLITS, default=["train", "test"], help="splits to fit on")
     add("--holdout", choices=SPLITS, default="val", help="split that only the final result reads")
@@ -218,9 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.holdout in args.fit_splits:
         raise InputError(f"--holdout {args.holdout}: expected a split that is not fitted on, found it in "
                          f"--fit_splits; choose another")
-    folder = make_folder(args.output / "grading")
-    (apply if args.apply else fit)(args, folder)
-    print(f"written: {folder}")
+    print(f"written: {(apply if args.apply else fit)(args)}")
     return 0
 
 

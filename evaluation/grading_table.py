@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEATURES = tuple(f"rhlv_{third}" for third in THIRDS)
+SCHEME_NAMES = ("genant", "merged", "fracture")  # keys of grading.SCHEMES, whose import would slow --help
 KEPT_COLUMNS = ("case", "patient", "level", "split", "grade", "rule_grade", "seen_in_training")
+
+
+def grading_folder(output: Path, scheme: str) -> Path:
+    """Return where the results of grading into a scheme's classes lie: the first one's in grading/ itself."""
+    folder = output / "grading"
+    return folder if scheme == SCHEME_NAMES[0] else folder / scheme
 
 
 def read_tables(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:

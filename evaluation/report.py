@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.page.results import read_if_there, read_predictions, read_rows
+from evaluation.page.results import read_gradings, read_if_there, read_predictions, read_rows
 from util.cli import add_stage_arguments, run_script, whole_number
 from util.errors import InputError
-from util.paths import atomic_path, fake_label, make_folder
+from util.paths import atomic_path, fake_label, make_folder, visible
 from util.stage import run_stage
 from util.vertebrae import Cohort, grade_counts, read_cohort
 from util.wording import named
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 TITLE = "Pseudo-healthy vertebrae and height loss"
 SLICES_CAPTION = "Mid-sagittal slice: original (left) and synthetic (right), bodies outlined"
-GRADING = Path("grading", "metrics.json")
 GENERATION = Path("generation", "generation.json")
 CALIBRATION = Path("RHLV", "calibration.json")
 
@@ -119,34 +118,36 @@ def add_sections(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     from evaluation.page import writing as page
     from evaluation.page.truth import add_truth, compare_with_truth
     from evaluation.page.vertebrae import add_vertebrae
+    from evaluation.page.weights import add_weights, relation, weights_used
 
     page.add_cohort({split: grade_counts(cohort, split) for split in cohort.splits},
                     {split: len(cohort.patients(split)) for split in cohort.splits if cohort.splits[split]})
+    used = weights_used(cohort.cases(), sources.output)
+    add_weights(used)
     if checkpoint:
-        add_training(checkpoint, sources)
+        add_training(checkpoint, sources, relation(used, checkpoint))
     generation = read_if_there(sources.output / GENERATION)
     if generation:
         page.add_generation(generation, MEASURES)
     compared, known = compare_with_truth(rows, sources.raw)
     if known:
         add_truth(compared, known, sources.folder)
-    grading = read_if_there(sources.output / GRADING)
-    if grading:
-        scatter = sources.output / "grading" / "scatter.png"
-        copy_file(scatter, sources.folder / scatter.name)
-        page.add_grading(grading, scatter.name)
+    for metrics, folder in read_gradings(sources.output):
+        scatter = folder.relative_to(sources.output / "grading") / "scatter.png"
+        copy_file(folder / scatter.name, sources.folder / scatter)
+        page.add_grading(metrics, scatter.as_posix(), "-".join(folder.relative_to(sources.output).parts))
     if rows:
         add_vertebrae(vertebra_entries(rows, sources), read_if_there(sources.output / CALIBRATION))
 
 
-def add_training(checkpoint: Path, sources: Sources) -> None:
-    """Draw a run's log and add it to the open page."""
+def add_training(checkpoint: Path, sources: Sources, relation: str) -> None:
+    """Draw a run's log and add it to the open page, with what it has to do with the results."""
     from evaluation.page import writing as page
     from evaluation.page.pictures import draw_training
 
     lines = training_lines(checkpoint)
     draw_training(sources.folder / "training.png", lines)
-    page.add_training(checkpoint.name, "training.png", lines[-1]["step"])
+    page.add_training(checkpoint.name, "training.png", lines[-1]["step"], relation)
 
 
 def training_lines(checkpoint: Path) -> list[dict[str, Any]]:
@@ -170,8 +171,8 @@ def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     from evaluation.page import writing as page
 
     make_folder(sources.folder)
-    figures = headline(rows, read_if_there(sources.output / GRADING),
-                       read_if_there(sources.output / GENERATION))
+    gradings = [metrics for metrics, _ in read_gradings(sources.output)]
+    figures = headline(rows, next(iter(gradings), None), read_if_there(sources.output / GENERATION))
     document = page.new_page(TITLE)
     with document:
         page.add_header(TITLE, f"Cohort {cohort.path}, results in {sources.output}", figures)
@@ -180,6 +181,19 @@ def write_report(cohort: Cohort, sources: Sources, rows: Sequence[dict[str, Any]
     with atomic_path(sources.folder / "index.html") as temporary:
         temporary.write_text(document.render(pretty=False), encoding="utf-8")
     return sources.folder / "index.html"
+
+
+def check_results(output: Path) -> None:
+    """Check that there is something to show.
+
+    Raises:
+        InputError: there is no folder, or no stage has left its results in it.
+    """
+    shown = ("RHLV/rhlv.csv", GENERATION.as_posix(), "label_fake/*.nii.gz")
+    if not any(visible(output, pattern) for pattern in shown) and not read_gradings(output):
+        found = "none" if output.is_dir() else "no folder"
+        raise InputError(f"--output {output}: expected results of the other stages, found {found}; run "
+                         f"eval_3d_sagittal_twostage.py and evaluation/RHLV_quantification.py first")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -204,9 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the pictures, write the page, say where it is."""
     args = build_parser().parse_args(argv)
     cohort = read_cohort(args.cohort)
-    if not args.output.is_dir():
-        raise InputError(f"--output {args.output}: expected results of the other stages, found no folder; "
-                         f"run eval_3d_sagittal_twostage.py and RHLV_quantification.py first")
+    check_results(args.output)
     if args.checkpoint:
         training_lines(args.checkpoint)  # told before pictures are drawn
     dataroot = args.dataroot or Path(cohort.paths.get("straightened", "dataset/straightened"))

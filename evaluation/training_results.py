@@ -1,6 +1,7 @@
 """What a run shows while it goes on: log, progress, pictures, a page, and a live window if asked for."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from evaluation.validation import Restored, results_picture
@@ -24,6 +25,8 @@ class TrainingResults:
         options = run.options
         self.live = (LiveView(options.display_server, options.display_port, options.name)
                      if options.display == "visdom" else None)
+        if self.run.best_step is not None:
+            self._write_page()  # it said that the run had stopped
 
     def is_due(self, frequency: int) -> bool:
         """Tell whether something that comes every `frequency` steps, and at the end, comes now."""
@@ -45,25 +48,34 @@ class TrainingResults:
         self.run.note_validation(metrics)
         picture = results_picture(restored)
         write_png(self.web / f"step_{self.run.step:07d}.png", picture)
-        newest = visible(self.web, "step_*.png")[::-1]
-        for path in newest[PICTURES_KEPT:]:
+        for path in self._pictures()[PICTURES_KEPT:]:
             path.unlink()
-        write_page(self.web, self.settings, self.log.lines,
-                   [path.name for path in newest[:PICTURES_KEPT]], self.run.best_step)
+        self._write_page()
         if self.live:
             self.live.show_values("metrics", self.run.step, metrics)
             self.live.show_picture("restored", picture)
         self.log.restart_clock()
 
     def close(self) -> None:
-        """Say where the run stands and where its results are."""
+        """Say, here and on the page, where the run stands, and where its results are."""
         self.log.close()
         rest = self.steps - self.run.step
-        reached = (f"best validation at step {self.run.best_step}; results: {self.web / 'index.html'}"
-                   if self.run.best_step is not None else "no validation yet")
-        print(f"step {self.run.step} of {self.steps}"
-              + (f", {rest} left: go on with --continue_train" if rest else ", complete")
-              + f"; {reached}", flush=True)
+        stands = (f"step {self.run.step} of {self.steps}"
+                  + (f", {rest} left: go on with --continue_train" if rest else ", complete"))
+        reached = "no validation yet"
+        if self.run.best_step is not None:
+            self._write_page(f"The run has {'stopped' if rest else 'ended'}: {stands}.")
+            reached = f"best validation at step {self.run.best_step}; results: {self.web / 'index.html'}"
+        print(f"{stands}; {reached}", flush=True)
+
+    def _pictures(self) -> list[Path]:
+        """Return the pictures of the validations, newest first."""
+        return visible(self.web, "step_*.png")[::-1]
+
+    def _write_page(self, ended: str = "") -> None:
+        """Write the page; `ended` as in `util.run_page.write_page`."""
+        write_page(self.web, self.settings, self.log.lines, [path.name for path in self._pictures()],
+                   self.run.best_step, ended)
 
 
 class NoResults(TrainingResults):

@@ -1,7 +1,5 @@
 """One case from file to file: read it, synthesize, write CT_fake, label_fake and a record of the heights."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +14,16 @@ from models import synthesis_records as records
 from util.device import host_threads
 from util.errors import InputError
 from util.lookahead import ahead, delayed
+from util.nifti_file import is_whole
+from util.origin_records import ingredients_of, is_made_of, named_weights, recipe_of, recorded
 from util.paths import (
     FileVersion,
     fake_ct,
     fake_label,
     file_version,
     heatmap_path,
-    read_json,
     straightened_ct,
     straightened_label,
-    write_json,
 )
 from util.vertebrae import split_case
 from util.volume import STRAIGHTENED_SHAPE, Volume, pad_columns, write_volume
@@ -70,17 +68,7 @@ class Models:
 
 def recipe(settings: SynthesisSettings) -> str:
     """Return a short digest of what makes the results of all cases alike: weights and method."""
-    method = f"{settings.iterative} {settings.heights}"
-    return _recipe(method, tuple(map(file_version, settings.checkpoints)))
-
-
-@lru_cache(maxsize=1)
-def _recipe(method: str, versions: tuple[FileVersion, ...]) -> str:
-    """Return the digest; a process asks for it with every case."""
-    digest = hashlib.sha256(method.encode())
-    for version in versions:
-        digest.update(version.path.read_bytes())
-    return digest.hexdigest()[:16]
+    return recipe_of(f"{settings.iterative} {settings.heights}", settings.checkpoints)
 
 
 def ingredients(settings: SynthesisSettings, case: str) -> str:
@@ -90,9 +78,7 @@ def ingredients(settings: SynthesisSettings, case: str) -> str:
     """
     sources = (straightened_ct(settings.dataroot, case), straightened_label(settings.dataroot, case),
                heatmap_path(settings.heatmaps, case))
-    versions = [file_version(path)[1:] for path in sources]  # the same files may be mounted elsewhere
-    content = json.dumps([settings.amp, sorted(_restorable(settings, case) or ()), versions])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return ingredients_of(sources, settings.amp, sorted(_restorable(settings, case) or ()))
 
 
 def _restorable(settings: SynthesisSettings, case: str) -> set[int] | None:
@@ -250,31 +236,27 @@ def _steps(reading: "Future[Begun]") -> "Steps[Finished]":
 
 
 def _write(settings: SynthesisSettings, digest: str, case: str, result: "Future[Finished]") -> str | None:
-    """Write a case's volumes, then its record; return what there is to say about it.
-
-    The record of what lay there before goes first, lest it should vouch for volumes that it does not know.
-    """
+    """Write a case's volumes, then its record; return what there is to say about it."""
     from data.volume_layout import file_order
 
     synthesis, affine, made_of = result.result()
-    record = records.record_path(settings.output, case)
-    record.unlink(missing_ok=True)
-    for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
-                        (fake_label(settings.output, case), synthesis.scan.label)):
-        write_volume(path, Volume(pad_columns(file_order(array), STRAIGHTENED_SHAPE[1]), affine))
-    write_json(record, {"recipe": digest, "made_of": made_of} | records.record_of(case, synthesis))
+    with recorded(records.record_path(settings.output, case), digest, made_of,
+                  weights=named_weights(settings.checkpoints), **records.record_of(case, synthesis)):
+        for path, array in ((fake_ct(settings.output, case), synthesis.scan.ct),
+                            (fake_label(settings.output, case), synthesis.scan.label)):
+            write_volume(path, Volume(pad_columns(file_order(array), STRAIGHTENED_SHAPE[1]), affine))
     return records.remark(synthesis)
 
 
 def is_complete(settings: SynthesisSettings, digest: str, case: str) -> bool:
-    """Tell whether a case was made by the same weights and method, and from its files as they are now."""
-    if not (fake_ct(settings.output, case).is_file() and fake_label(settings.output, case).is_file()):
+    """Tell whether a case was made by the same weights and method, and from its files as they are now.
+
+    And whether its volumes are there to their ends, which a copy that broke off is not.
+    """
+    volumes = fake_ct(settings.output, case), fake_label(settings.output, case)
+    if not all(is_whole(path, STRAIGHTENED_SHAPE) for path in volumes):
         return False
-    try:
-        record = read_json(records.record_path(settings.output, case))
-    except InputError:
-        return False
-    return (record.get("recipe"), record.get("made_of")) == (digest, ingredients(settings, case))
+    return is_made_of(records.record_path(settings.output, case), digest, ingredients(settings, case))
 
 
 def chosen_cases(cases: Sequence[str], chosen: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ A generator's safetensors file carries in its metadata all that rebuilds and exp
 the file alone. `latest_state.pt` holds everything else that training must remember.
 """
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,10 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write the state of training atomically."""
+    content = io.BytesIO()
+    torch.save(state, content)  # where it writes to a disk that is full, it tells of 'unexpected pos'
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -92,10 +92,10 @@ class RunState:
         """Make the folder ready and save the flags; return the state of the run that goes on, if one does."""
         state = None
         if self.options.continue_train:
-            self.check_same_run()
+            before = self.check_same_run()
             state = load_state(self.folder / "latest_state.pt")
             self._check_state(state)
-            self._tell_changes(read_json(self.folder / "options.json"), options)
+            self._tell_changes(before, options)
         elif (self.folder / "options.json").exists():
             print(f"an earlier run of this name is kept as {set_aside(self.folder)}")
         make_folder(self.folder)
@@ -127,8 +127,8 @@ class RunState:
         settings["height_prior"] = None if self.prior is None else self.prior.as_json()
         save_generator(self.folder / name, self.model.networks["generator"], settings)
 
-    def check_same_run(self) -> None:
-        """Compare the flags with those of the run to go on with.
+    def check_same_run(self) -> dict[str, Any]:
+        """Compare the flags with those of the run to go on with, and return those.
 
         Raises:
             InputError: there is no run, or it was made with other flags.
@@ -147,6 +147,7 @@ class RunState:
         if changed:
             raise InputError(f"--continue_train: expected the flags of the run in {self.folder}, found other "
                              f"ones: {', '.join(changed)}; repeat them, or start under another --name")
+        return before
 
     def _check_state(self, state: dict[str, Any]) -> None:
         """Check that a saved state is this run's.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 import torch
 from box_spine import BoxCohort, box_case, write_box_cohort
 
+from Attention.checkpoint import load_classifier, save_classifier
 from util.errors import InputError
+from util.paths import heatmap_record
 from util.vertebrae import Cohort, read_cohort, write_cohort
 from util.volume import read_volume
 
@@ -73,6 +77,29 @@ def test_same_seed_same_training(boxes: BoxCohort, cohort: Path, tmp_path: Path)
     assert logs[0] == logs[1]
 
 
+def test_an_earlier_training_is_kept(
+    boxes: BoxCohort, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*training_flags(boxes, cohort, tmp_path / "again"), "--max_steps=1"]
+    for seed in range(3):
+        assert train_script.main([*flags, f"--seed={seed}"]) == 0
+    seeds = {
+        path.parent.name: json.loads(path.read_text())["seed"] for path in tmp_path.rglob("options.json")
+    }
+    assert seeds == {"again.1": "0", "again.2": "1", "again": "2"}
+    assert len({path.read_bytes() for path in tmp_path.rglob("best.safetensors")}) == 3
+    monkeypatch.chdir(tmp_path / "again")
+    with pytest.raises(InputError, match="expected a folder for this training alone"):
+        train_script.main([*training_flags(boxes, cohort, tmp_path), "--max_steps=1"])
+
+
+def test_weights_are_as_readable_as_other_files(classifier_folder: Path) -> None:
+    modes = {path.stat().st_mode for path in classifier_folder.iterdir()}
+    assert len(modes) == 1 and {"best.safetensors", "log.jsonl"} <= {
+        path.name for path in classifier_folder.iterdir()
+    }
+
+
 def test_without_a_test_split_the_last_weights_are_kept(
     boxes: BoxCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,8 +134,25 @@ def test_second_run_skips(
     assert "1 skipped" in capsys.readouterr().out
 
 
+def test_heatmaps_of_other_weights_are_made_anew(
+    boxes: BoxCohort, classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though their file is older than the heatmaps; those without a record are judged by their time."""
+    path, other = tmp_path / "cohort.json", tmp_path / "other"
+    write_cohort(path, Cohort(path, {"test": {"p0_20": 0}}))
+    shutil.copytree(classifier_folder, other)
+    classifier, its_settings = load_classifier(other / "best.safetensors")
+    save_classifier(other / "best.safetensors", classifier, its_settings, {"step": 1})
+    os.utime(other / "best.safetensors", (1e9, 1e9))
+    for folder, counts in ((classifier_folder, "1 done"), (other, "1 done"), (other, "1 skipped")):
+        assert heatmap_script.main(heatmap_flags(boxes, path, tmp_path / "heat", folder)) == 0
+        assert counts in capsys.readouterr().out
+    heatmap_record(tmp_path / "heat", "p0_20").unlink()
+    assert heatmap_script.main(heatmap_flags(boxes, path, tmp_path / "heat", classifier_folder)) == 0
+    assert "1 skipped" in capsys.readouterr().out
+
+
 def test_batch_of_slices_does_not_change_the_heatmap(classifier_folder: Path) -> None:
-    from Attention.checkpoint import load_classifier
     from Attention.volume_heatmap import volume_heatmap
 
     classifier, its_settings = load_classifier(classifier_folder / "best.safetensors")

@@ -21,7 +21,8 @@ from evaluation.grading import (
     fit_grader,
     possible_folds,
 )
-from evaluation.SVM_grading import SCHEME_NAMES, main
+from evaluation.grading_table import SCHEME_NAMES, grading_folder
+from evaluation.SVM_grading import main
 from util.cli import run_script
 from util.errors import InputError
 
@@ -52,7 +53,8 @@ def rhlv_table(path: Path, splits: dict[str, int], grades=(0, 0, 1, 2, 3), seed:
 
 def run(folder: Path, *extra: str) -> dict:
     assert main(["--output", str(folder), "--resamples", "20", *extra]) == 0
-    return json.loads((folder / "grading" / "metrics.json").read_text())
+    scheme = extra[1] if "--classes" in extra else "genant"
+    return json.loads((grading_folder(folder, scheme) / "metrics.json").read_text())
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30))
@@ -177,6 +179,20 @@ def test_other_classes(tmp_path, scheme, classes):
     assert len(report["classes"]) == classes
     assert report["holdout"]["metrics"]["macro_f1"]["value"] == 1.0
     assert set(SCHEME_NAMES) == set(SCHEMES)
+
+
+def test_other_classes_leave_the_results_of_the_default_alone(tmp_path):
+    rhlv_table(tmp_path / "RHLV" / "rhlv.csv", {"train": 6, "val": 2})
+    names = ("metrics.json", "predictions.csv", "model.json", "scatter.png")
+    run(tmp_path)
+    before = [(tmp_path / "grading" / name).read_bytes() for name in names]
+    run(tmp_path, "--classes", "merged")
+    assert [(tmp_path / "grading" / name).read_bytes() for name in names] == before
+    assert all((tmp_path / "grading" / "merged" / name).is_file() for name in names)
+    table = ["--output", str(tmp_path), "--table", str(tmp_path / "RHLV" / "rhlv.csv")]
+    assert main([*table, "--apply", str(tmp_path / "grading" / "merged" / "model.json")]) == 0
+    assert (tmp_path / "grading" / "merged" / "grades.csv").is_file()
+    assert not (tmp_path / "grading" / "grades.csv").exists()
 
 
 def test_an_empty_holdout_and_undefined_rows_are_said(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The inference script from the cohort file to the volumes, with a small untrained generator."""
 
 import csv
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -17,7 +18,15 @@ from models.checkpoint import save_generator
 from models.generator import build_generator
 from models.synthesis_records import record_path, write_table
 from util.errors import InputError
-from util.paths import fake_ct, fake_label, heatmap_path, straightened_ct, straightened_label, write_json
+from util.paths import (
+    fake_ct,
+    fake_label,
+    heatmap_path,
+    read_json,
+    straightened_ct,
+    straightened_label,
+    write_json,
+)
 from util.volume import read_volume, write_volume
 
 
@@ -135,6 +144,27 @@ def test_a_case_that_breaks_off_in_writing_is_not_complete(cohort, checkpoints, 
     with pytest.raises(InputError, match="broken off"):
         case_synthesis.synthesize_case(settings, digest, "p2_20")
     assert not case_synthesis.is_complete(settings, digest, "p2_20")
+
+
+@pytest.mark.parametrize("path_of", [fake_ct, fake_label])
+def test_a_volume_that_is_cut_off_is_not_complete(cohort, checkpoints, tmp_path, path_of):
+    settings = SynthesisSettings(cohort.dataroot, tmp_path, (checkpoints["sagittal"],), cohort.heatmaps)
+    digest = case_synthesis.recipe(settings)
+    case_synthesis.synthesize_case(settings, digest, "p2_20")
+    whole = path_of(tmp_path, "p2_20").read_bytes()
+    for kept in (0, 3, 1000, len(whole) - 1):
+        path_of(tmp_path, "p2_20").write_bytes(whole[:kept])
+        assert not case_synthesis.is_complete(settings, digest, "p2_20")
+    path_of(tmp_path, "p2_20").write_bytes(whole)
+    assert case_synthesis.is_complete(settings, digest, "p2_20")
+
+
+def test_a_record_names_its_weights(cohort, checkpoints, tmp_path):
+    settings = SynthesisSettings(cohort.dataroot, tmp_path, tuple(checkpoints.values()), cohort.heatmaps)
+    case_synthesis.synthesize_case(settings, case_synthesis.recipe(settings), "p2_20")
+    assert read_json(record_path(tmp_path, "p2_20"))["weights"] == [
+        {"file": f"{path.parent.name}/{path.name}", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in checkpoints.values()]
 
 
 def test_two_planes_are_fused(cohort, checkpoints, tmp_path):

@@ -19,7 +19,7 @@ from util.paths import fake_ct, fake_label, write_json
 from util.vertebrae import split_case
 from util.volume import Volume, write_volume
 
-SECTIONS = ("training", "generation", "grading", "vertebrae")
+SECTIONS = ("training", "generation", "grading", "grading-fracture", "vertebrae")
 PRESSED = {"p0_20": 20, "p1_20": 14, "p2_20": 13, "p3_20": 12}
 
 
@@ -51,7 +51,8 @@ def test_a_page_grows_with_the_stages(boxes):
     assert "not a medical device" in bare and 'id="cohort"' in bare
     assert not any(f'id="{section}"' in bare for section in SECTIONS)
     assert RHLV_quantification.main([*flags_of(boxes), f"--dataroot={boxes.dataroot}"]) == 0
-    assert SVM_grading.main([f"--output={output}", "--classes=fracture", "--resamples=20"]) == 0
+    for classes in ("fracture", "genant"):
+        assert SVM_grading.main([f"--output={output}", f"--classes={classes}", "--resamples=20"]) == 0
     measure = {"mean": 0.912, "low": 0.85, "high": 0.95, "undefined": 0}
     write_json(output / "generation" / "generation.json",
                {"split": "val", "healthy_max_grade": 0, "vertebrae": 3, "patients": 2,
@@ -63,6 +64,7 @@ def test_a_page_grows_with_the_stages(boxes):
     page = write_page(boxes, f"--checkpoint={checkpoint}")
     assert all(f'id="{section}"' in page for section in SECTIONS)
     assert "0.912 (0.850 to 0.950)" in page and "3.1 %" in page and "some_run" in page
+    assert 'src="scatter.png"' in page and 'src="fracture/scatter.png"' in page
     assert all(f'id="{case}"' in page for case in boxes.healthy_rows)
     assert '"Segoe UI"' in page  # the style is not escaped
 
@@ -105,6 +107,14 @@ def test_wrong_folders_are_told_in_one_line(boxes, tmp_path, capsys, flag, messa
     said = capsys.readouterr()
     assert message in said.err and len(said.err.splitlines()) == 1
     assert not said.out  # before any work
+
+
+def test_an_empty_folder_gives_no_page(boxes, tmp_path, capsys):
+    arguments = [f"--cohort={boxes.path}", f"--output={tmp_path}"]
+    assert run_script(lambda argv=None: main(arguments)) == 2
+    told = capsys.readouterr().err
+    assert "found none; run eval_3d_sagittal_twostage.py and evaluation/RHLV_quantification.py first" in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_target_is_outlined_in_its_colour_and_neighbours_in_grey():

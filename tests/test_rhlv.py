@@ -128,6 +128,10 @@ def synthetic_path(root: Path) -> Path:
     return fake_label(root / "output", "a_b_20")
 
 
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -137,8 +141,9 @@ def synthetic_path(root: Path) -> Path:
         (lambda root: write_volume(synthetic_path(root), box(25, 20, shape=(96, 64, 30))),
          "expected the shape"),
         (lambda root: synthetic_path(root).write_bytes(b"no image"), "copy or export it again"),
+        (lambda root: cut_off(synthetic_path(root)), "copy or export it again"),
     ],
-    ids=["wrong label", "no file", "other affine", "other shape", "damaged"],
+    ids=["wrong label", "no file", "other affine", "other shape", "damaged", "cut off"],
 )
 def test_a_bad_case_fails_with_its_reason_and_the_others_go_on(cohort, capsys, damage, message):
     damage(cohort.parent)

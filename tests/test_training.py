@@ -10,11 +10,14 @@ from box_spine import BoxCohort
 from filelock import FileLock
 from small_training import assert_equal, model_with_batch, parse, run
 
+import train
 from data.slice_cache import SliceStore
+from models import run_state
 from models.checkpoint import load_generator, load_state, save_state
 from models.run_state import RunState
 from options.train_options import TERMS
 from util.errors import InputError
+from util.paths import read_json
 from util.run_log import curve, read_lines
 
 
@@ -35,6 +38,26 @@ def test_a_run_leaves_all_that_it_promises(whole_run: Path) -> None:
     assert options["max_steps"] == 6 and options["device"] == "cpu" and options["lambda_edge"] > 0
     page = (whole_run / "web" / "index.html").read_text()
     assert all(word in page for word in ("curves.png", "step_0000006.png", "Dice, body", "batch_size: 2"))
+
+
+def test_the_page_of_a_run_that_has_ended_says_so(whole_run: Path) -> None:
+    page = (whole_run / "web" / "index.html").read_text()
+    assert "The run has ended: step 6 of 6, complete." in page
+    assert "reloads" not in page and "refresh" not in page
+
+
+def test_the_page_of_a_run_that_was_stopped_reloads_once_it_goes_on(
+        boxes: BoxCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(boxes, tmp_path, "run", "--max_steps=6", "--stop_after=4") == 0
+    path = tmp_path / "run" / "web" / "index.html"
+    page = path.read_text()
+    assert "The run has stopped: step 4 of 6, 2 left: go on with --continue_train." in page
+    assert "reloads" not in page and "refresh" not in page
+    pages = []
+    monkeypatch.setattr(train, "learn", lambda *_: pages.append(path.read_text()))
+    with pytest.raises(KeyError):  # no losses, since nothing was learned
+        run(boxes, tmp_path, "run", "--max_steps=6", "--continue_train")
+    assert "Step 4. The page reloads every minute." in pages[0] and 'http-equiv="refresh"' in pages[0]
 
 
 def test_the_log_holds_losses_and_metrics(whole_run: Path) -> None:
@@ -104,6 +127,17 @@ def test_a_run_tells_with_what_else_it_goes_on(boxes: BoxCohort, whole_run: Path
         run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--beta1=0.9", "--continue_train")
     assert run(boxes, tmp_path, "whole", "--max_steps=7", "--lambda_edge=1", "--continue_train") == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_flags_are_read_once_where_a_run_is_taken_up(boxes: BoxCohort, store: SliceStore, whole_run: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    options, read = parse(boxes, "--continue_train"), []
+    model = model_with_batch(boxes, store)
+    monkeypatch.setattr(run_state, "read_json", lambda path: read.append(path) or read_json(path))
+    state = RunState(whole_run, options, model, store.cases, [])
+    flags = read_json(whole_run / "options.json")
+    state.begin(flags)
+    assert read == [whole_run / "options.json"] and state.step == 6
 
 
 def test_two_runs_do_not_share_a_folder(boxes: BoxCohort, whole_run: Path, tmp_path: Path) -> None:

@@ -146,6 +146,15 @@ def test_broken_files_are_named(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("lacking", [1, 4, 5, 9, 12])
+def test_a_file_cut_off_behind_its_last_voxel_is_refused(tmp_path, lacking):
+    whole = tmp_path / "whole.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 99, (40, 40, 40)).astype(np.int16)
+    write_volume(whole, Volume(noise, np.eye(4)))
+    with pytest.raises(InputError, match="expected a complete NIfTI file"):
+        read_volume(damaged(tmp_path, "cut.nii.gz", whole.read_bytes()[:-lacking]))
+
+
 def test_four_dimensions_are_refused(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.uint8), np.eye(4)), tmp_path / "v.nii.gz")
     with pytest.raises(InputError, match="three dimensions"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from util.errors import InputError
+from util.errors import InputError, remedy_of
 from util.steps import ROOT
 
 MOST = 2**31 - 1  # seeds beyond it are refused by one library or another
@@ -21,11 +21,14 @@ class Main(Protocol):
 
 
 def run_script(main: Main) -> int:
-    """Run a script's `main` and return its exit status: an `InputError` is one line and status 2."""
+    """Run a script's `main` and return its exit status: what a user can mend is one line and status 2."""
     try:
         return by_its_name(main)()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        remedy = remedy_of(error)
+        if remedy is None:
+            raise
+        print(f"error: {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what was written is complete; run again to go on", file=sys.stderr)

@@ -6,6 +6,8 @@ instead. Large ones are left to nibabel, since one call holds packed and unpacke
 """
 
 import gzip
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import nibabel as nib
 import numpy as np
 
 AT_ONCE_BYTES = 32 * 2**20  # unpacked: twice a straightened heatmap
-LENGTH_BYTES = 4            # with which gzip ends: of the unpacked content
+LENGTH_BYTES = 4            # with which gzip ends: of the unpacked content, modulo 2^32
+HEADER_BYTES = 352          # before the voxels, as nibabel writes it
 NIFTI_1 = {(348).to_bytes(4, order) for order in ("little", "big")}  # how such a file begins
 LEVEL = 1                   # of packing, as nibabel's own
 
@@ -25,15 +28,39 @@ def load_image(path: str | Path) -> Any:
         content = gzip.decompress(path.read_bytes())
         if content[:4] in NIFTI_1:
             return nib.Nifti1Image.from_bytes(content)
-    return nib.load(path)
+    image = nib.load(path)
+    if path.name.endswith(".gz") and stated_bytes(path) != _end(image) % 2**(8 * LENGTH_BYTES):
+        _unpack_to_the_end(path)
+    return image
 
 
 def unpacked_bytes(path: Path) -> int:
     """Return how much a gzip file of one member holds, as it says itself; at least what it takes packed."""
-    packed = path.stat().st_size
+    return max(path.stat().st_size, stated_bytes(path))
+
+
+def stated_bytes(path: Path) -> int:
+    """Return the last four bytes of a file, where gzip says how much it holds; a cut file says anything."""
     with path.open("rb") as file:
-        file.seek(max(packed - LENGTH_BYTES, 0))
-        return max(packed, int.from_bytes(file.read(LENGTH_BYTES), "little"))
+        file.seek(max(path.stat().st_size - LENGTH_BYTES, 0))
+        return int.from_bytes(file.read(LENGTH_BYTES), "little")
+
+
+def is_whole(path: Path, shape: Sequence[int], voxel_bytes: int = 1) -> bool:
+    """Tell whether a volume that `save_image` wrote compressed is there to its end, without reading it."""
+    return path.is_file() and stated_bytes(path) == HEADER_BYTES + math.prod(shape) * voxel_bytes
+
+
+def _end(image: Any) -> int:
+    """Return where the voxels of an image end in its unpacked file, in bytes."""
+    return int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
+
+
+def _unpack_to_the_end(path: Path) -> None:
+    """Read a gzip file beyond its last voxel, where nibabel stops; what is cut or damaged there raises."""
+    with gzip.open(path) as file:
+        while file.read(AT_ONCE_BYTES):
+            pass
 
 
 def save_image(image: nib.Nifti1Image, path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Where each file lies below its root, and how a file is written so that none is ever half there."""
 
+import hashlib
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from util.errors import InputError
+from util.errors import NO_ROOM, InputError
 
 
 def raw_ct(root: str | Path, patient: str) -> Path:
@@ -46,6 +47,11 @@ def geometry_path(root: str | Path, patient: str) -> Path:
 def heatmap_path(root: str | Path, case: str) -> Path:
     """Evidence of fracture, the shape of the straightened CT."""
     return Path(root) / f"{case}.nii.gz"
+
+
+def heatmap_record(root: str | Path, case: str) -> Path:
+    """What a case's heatmap was made of, see `util.origin_records`."""
+    return Path(root) / "records" / f"{case}.json"
 
 
 def fake_ct(root: str | Path, case: str) -> Path:
@@ -87,6 +93,20 @@ def file_version(path: str | Path) -> FileVersion:
     return FileVersion(absolute, -1, 0)
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file's bytes, in hexadecimal digits.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: expected a file to read, found '{error.strerror}'; "
+                         f"check the path and its permissions") from error
+
+
 def visible(folder: str | Path, pattern: str) -> list[Path]:
     """Return what fits a pattern below a folder, sorted; what is hidden is left out.
 
@@ -122,6 +142,17 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Name the file in the error that tells of a full disk: writing names none, copying names both."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and (error.filename is None or error.filename2 is not None):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
 
@@ -131,8 +162,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     make_folder(target.parent)
     temporary = target.parent / f".{uuid.uuid4().hex}.{target.name}"
     try:
-        yield temporary
-        _rename(temporary, target)
+        with told_if_full(target):
+            yield temporary
+            _rename(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -148,6 +180,8 @@ def _rename(source: Path, target: Path) -> None:
             os.fsync(file.fileno())
         source.replace(target)
     except OSError as error:
+        if error.errno in NO_ROOM:  # some disks tell only now
+            raise
         raise InputError(f"{target}: expected a file to write, found '{error.strerror}'; "
                          f"choose another name") from error
 

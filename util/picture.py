@@ -77,8 +77,16 @@ def enlarge(picture: np.ndarray, factor: int) -> np.ndarray:
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Write a picture (R, C, 3) uint8, red first, atomically."""
+    write_picture(path, picture[:, :, ::-1])
+
+
+def write_picture(path: str | Path, picture: np.ndarray, flags: Sequence[int] = ()) -> None:
+    """Write a picture (R, C, 3) uint8, blue first, atomically, in the format that the name says.
+
+    OpenCV encodes it alone: where it writes too, it tells of a full disk by nothing but False.
+    """
     import cv2
 
+    content = cv2.imencode(Path(path).suffix, picture, list(flags))[1].tobytes()
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), picture[:, :, ::-1]):
-            raise OSError(f"{path}: could not be written")
+        temporary.write_bytes(content)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from util.errors import InputError
-from util.paths import atomic_path
+from util.paths import atomic_path, told_if_full
 
 
 class RunLog:
@@ -77,7 +77,7 @@ class RunLog:
         """Append one line to the file."""
         line = {name: _finite(value) for name, value in line.items()}
         self.lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
+        with told_if_full(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         return line
 

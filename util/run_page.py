@@ -19,7 +19,7 @@ HIDDEN = ("step", "kind", "learning_rate", "samples_per_second")
 
 
 def write_page(folder: Path, options: dict[str, Any], lines: Sequence[dict[str, Any]],
-               pictures: Sequence[str], best_step: int | None) -> Path:
+               pictures: Sequence[str], best_step: int | None, ended: str = "") -> Path:
     """Write the page and its curves.
 
     Args:
@@ -28,6 +28,7 @@ def write_page(folder: Path, options: dict[str, Any], lines: Sequence[dict[str, 
         lines: of the run's record.
         pictures: names of the pictures, newest first.
         best_step: of the best validation so far.
+        ended: in words, how far a run came that goes on no more; the page of one that does loads itself anew.
 
     Returns:
         The page's path.
@@ -40,11 +41,13 @@ def write_page(folder: Path, options: dict[str, Any], lines: Sequence[dict[str, 
     page = document(title=f"{options['name']}: training")
     with page.head:
         tags.meta(charset="utf-8")
-        tags.meta(http_equiv="refresh", content="60")
+        if not ended:
+            tags.meta(http_equiv="refresh", content="60")
         tags.style(raw(STYLE))
     with page:
         tags.h1(options["name"])
-        tags.p(f"Step {lines[-1]['step'] if lines else 0}. The page reloads every minute.", cls="small")
+        step = lines[-1]["step"] if lines else 0
+        tags.p(ended or f"Step {step}. The page reloads every minute.", cls="small")
         _metrics_table(validations, best_step)
         tags.h2("Curves")
         tags.img(src="curves.png", alt="losses and metrics over the steps")

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from util.errors import InputError
+from util.errors import remedy_of
 
 # Works on cases as it likes; tells each that is done, and what it says or how it failed.
 Together = Callable[[Sequence[str]], Iterable[tuple[str, Future[str | None]]]]
@@ -64,12 +64,15 @@ def _attempt(work: Callable[[str], str | None], case: str) -> Outcome:
     """Do one case, and report a failure instead of raising it."""
     try:
         return case, work(case), None
-    except InputError as error:
-        return case, None, str(error)
-    except Exception as error:  # a fault of the program: told with its place, and the other cases go on
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        return case, None, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
+    except Exception as error:  # the other cases go on
+        return case, None, remedy_of(error) or _fault(error)
+
+
+def _fault(error: Exception) -> str:
+    """Return a fault of the program in one line, with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
 def _outcomes(work: Callable[[str], str | None], cases: Sequence[str], jobs: int, scheduler: str | None,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.rhlv.figures import ORIGINAL_COLOUR, SYNTHETIC_COLOUR, new_figure, save_figure
-from util.paths import atomic_path, fake_ct, fake_label, straightened_ct, straightened_label
+from util.paths import fake_ct, fake_label, straightened_ct, straightened_label
+from util.picture import write_picture
 from util.run_log import curve
 from util.vertebrae import split_case
 from util.volume import CONTENT_COLUMNS, STRAIGHTENED_CENTRE, crop_columns, read_ct_and_mask
@@ -41,8 +42,7 @@ def draw_slices(path: Path, case: str, dataroot: Path, output: Path) -> None:
         halves.append(outlined_slice(ct.array, labels.array, split_case(case)[1], colour))
     gap = np.full((halves[0].shape[0], 3 * ENLARGEMENT, 3), 255, np.uint8)
     picture = np.concatenate([halves[0], gap, halves[1]], axis=1)
-    with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    write_picture(path, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def outlined_slice(ct: np.ndarray, labels: np.ndarray, label: int, colour: str) -> np.ndarray:

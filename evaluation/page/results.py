@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from evaluation.grading_table import SCHEME_NAMES, grading_folder
 from util.body_heights import THIRDS
 from util.errors import InputError
 from util.paths import read_json
@@ -34,12 +35,23 @@ def _largest_loss(row: dict[str, Any]) -> float:
     return max(losses) if all(math.isfinite(loss) for loss in losses) else -math.inf
 
 
+def read_gradings(output: Path) -> list[tuple[Any, Path]]:
+    """Return metrics and folder of every grading that was done, in the order of `SCHEME_NAMES`."""
+    folders = [grading_folder(output, scheme) for scheme in SCHEME_NAMES]
+    found = ((read_if_there(folder / "metrics.json"), folder) for folder in folders)
+    return [(metrics, folder) for metrics, folder in found if metrics]
+
+
 def read_predictions(output: Path) -> dict[str, tuple[str, str]]:
-    """Return predicted class and where it was judged, of each graded case; empty without grading."""
+    """Return predicted class and where it was judged, of each graded case; empty without grading.
+
+    Of several gradings, the first that `SCHEME_NAMES` names counts.
+    """
     import pandas as pd
 
-    path = output / "grading" / "predictions.csv"
-    if not path.is_file():
+    paths = [grading_folder(output, scheme) / "predictions.csv" for scheme in SCHEME_NAMES]
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
         return {}
     try:
         table = pd.read_csv(path, dtype=str).dropna(subset=["predicted"])

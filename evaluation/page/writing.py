@@ -101,15 +101,15 @@ def add_generation(summary: dict[str, Any], titles: dict[str, str]) -> None:
         add_table(["measure", "mean (95 % interval)"], rows)
 
 
-def add_grading(report: dict[str, Any], scatter: str | None) -> None:
-    """Add metrics, confusion matrices and the scatter of losses."""
+def add_grading(report: dict[str, Any], scatter: str | None, name: str) -> None:
+    """Add metrics, confusion matrices and the scatter of losses; the section's id is `name`."""
     crossed, held, rule = report["cross_validation"], report["holdout"], report["rule"]
     columns = [("cross-validation", crossed if crossed["folds"] else None), ("hold-out", held),
                ("Genant limits alone, fitting part", rule["fitting"]),
                ("Genant limits alone, hold-out", rule["holdout"])]
     columns = [(name, judged) for name, judged in columns if judged]
-    with t.section(id="grading"):
-        t.h2("Grading by relative height loss")
+    with t.section(id=name):
+        t.h2(f"Grading by relative height loss: {', '.join(report['classes'])}")
         t.p(f"Linear support vector machine on {len(report['features'])} features, height loss per third. "
             f"Fitted on {' and '.join(report['fit_splits'])}, hold-out {report['holdout_split']}. "
             f"95 % intervals from resampling patients.")
@@ -152,9 +152,10 @@ def add_picture(source: str, caption: str) -> None:
         t.figcaption(caption)
 
 
-def add_training(name: str, picture: str, steps: int) -> None:
-    """Add the course of a training run."""
+def add_training(name: str, picture: str, steps: int, relation: str) -> None:
+    """Add the course of a training run, and what it has to do with the results."""
     with t.section(id="training"):
         t.h2("Training")
         t.p(f"Run {name}, {counted(steps, 'step')}.")
+        t.p(relation)
         add_picture(picture, "Objective and measures of validation over the steps")
