@@ -21,6 +21,7 @@ from util.paths import FileVersion, file_version
 
 HEATMAP_VOXEL_BYTES = 4  # float32
 
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(

@@ -19,7 +19,7 @@ from phantom.measured_press import Manner, Pressed, Wanted, press_as_measured
 from phantom.measured_spine import MeasuredSpine, bodies_on_scanner, measure_spine
 from phantom.warp import bone_density, warp
 from util.errors import InputError
-from util.vertebrae import ANATOMICAL_ORDER, label_name
+from util.vertebrae import ANATOMICAL_ORDER, label_name, named_label
 from util.volume import Volume, check_same_grid
 
 KINDS = tuple(KIND_WEIGHT)
@@ -143,7 +143,7 @@ def _records(spine: MeasuredSpine, wanted: Sequence[Wanted], pressed: Pressed,
 
 def _remarks(wanted: Sequence[Wanted], pressed: Pressed) -> tuple[str, ...]:
     """Return what is to be said of vertebrae whose mask does not show the commanded loss."""
-    return tuple(f"{label_name(one.label)} (label {one.label}): commanded a loss of {100 * one.loss:.1f} %, "
+    return tuple(f"{named_label(one.label)}: commanded a loss of {100 * one.loss:.1f} %, "
                  f"closest that its mask shows is {100 * (one.loss + pressed.misses[one.label]):.1f} %; "
                  f"truth.json has the latter" for one in wanted
                  if abs(pressed.misses[one.label]) > AGREEMENT)

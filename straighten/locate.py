@@ -19,7 +19,7 @@ from straighten.sampling import thinned
 from straighten.scan_check import check_mask_order
 from util.errors import InputError
 from util.paths import raw_centroids, raw_mask
-from util.vertebrae import label_name, neighbours
+from util.vertebrae import named_label, neighbours
 from util.volume import Volume, read_mask
 
 LEAST_SHARE_OF_NEIGHBOUR = 0.3  # of the volume; a body crushed to a third of its height is still above it
@@ -73,4 +73,4 @@ def _cut_off(mask: Volume, curve: Curve, bodies: dict[int, Body]) -> dict[int, s
 
 def _listed(left_out: dict[int, str]) -> str:
     """Return what was left out and why, in words."""
-    return ", ".join(f"{label_name(label)} (label {label}): {reason}" for label, reason in left_out.items())
+    return ", ".join(f"{named_label(label)}: {reason}" for label, reason in left_out.items())

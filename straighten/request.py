@@ -17,7 +17,7 @@ from util.paths import (
     straightened_label,
     visible,
 )
-from util.vertebrae import LABELS, case_name, label_name, read_cohort, split_case
+from util.vertebrae import LABELS, case_name, named_label, read_cohort, split_case
 
 COHORT = Path("vertebra_data.json")
 
@@ -141,7 +141,7 @@ def having_labels(request: Request) -> list[str]:
     for patient, labels in lacking.items():
         if labels:
             place = raw_centroids(request.raw, patient) if request.cohort_labels is None else "--cohort"
-            names = ", ".join(f"{label_name(label)} (label {label})" for label in sorted(labels))
+            names = ", ".join(map(named_label, sorted(labels)))
             print(f"{patient}: expected {names} of --labels, found none in {place}", file=sys.stderr)
     return [patient for patient in patients if lacking[patient] != wanted]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from util.errors import InputError
 from util.mask_box import bounding_box
-from util.vertebrae import ANATOMICAL_ORDER, label_name
+from util.vertebrae import ANATOMICAL_ORDER, named_label
 from util.volume import Volume
 
 SAMPLE_MM = 3.0           # between the voxels looked at
@@ -106,20 +106,15 @@ def check_order(places_mm: Mapping[int, np.ndarray], path: str | Path, remedy: s
     for upper, lower in pairwise(order):
         way = places_mm[upper] - places_mm[lower]
         if way[2] < -TOLERANCE_MM:
-            raise InputError(f"{path}: expected {_named(upper)} above {_named(lower)}, found "
+            raise InputError(f"{path}: expected {named_label(upper)} above {named_label(lower)}, found "
                              f"{_lies(upper, lower, way)}; {remedy}")
-
-
-def _named(label: int) -> str:
-    """Return a vertebra's name and label."""
-    return f"{label_name(label)} (label {label})"
 
 
 def _lies(upper: int, lower: int, way: np.ndarray) -> str:
     """Say where one vertebra lies beside another, given the way (3,) in mm from there."""
     side = "above" if way[2] >= 0 else "below"
-    return (f"{_named(upper)} {abs(way[2]):.0f} mm {side} and {np.hypot(*way[:2]):.0f} mm beside "
-            f"{_named(lower)}")
+    return (f"{named_label(upper)} {abs(way[2]):.0f} mm {side} and {np.hypot(*way[:2]):.0f} mm beside "
+            f"{named_label(lower)}")
 
 
 def label_places(mask: Volume) -> dict[int, np.ndarray]:

@@ -29,6 +29,11 @@ def label_name(label: int) -> str:
     return LABELS[label]
 
 
+def named_label(label: int) -> str:
+    """Return name and label as messages say them, e.g. 20 -> 'L1 (label 20)'."""
+    return f"{label_name(label)} (label {label})"
+
+
 def neighbours(label: int, present: Collection[int]) -> tuple[int | None, int | None]:
     """Return the upper and lower neighbour of a vertebra among those present.
 

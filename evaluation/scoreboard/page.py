@@ -4,7 +4,6 @@ Everything is rendered from the JSON report, so that a table and its numbers can
 """
 
 import argparse
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from evaluation.scoreboard.figures import PLOTS, draw_all
 from evaluation.scoreboard.measures import GENERATOR
 from evaluation.scoreboard.metrics import PAIRED_MEASURES
 from util.marked_page import fill_page
-from util.paths import atomic_path, make_folder, write_json
+from util.paths import atomic_path, file_digest, make_folder, write_json
 from util.steps import ROOT, Step
 from util.wording import counted, vertebrae
 
@@ -197,7 +196,7 @@ def weights_used(args: argparse.Namespace, commands: Sequence[Step]) -> dict[str
     generators = [path for path in (args.checkpoint, args.checkpoint_coronal) if path]
     files = {read_settings(path)[1]["plane"]: path for path in generators}
     files |= {"classifier": args.classifier, "baselines": asked_baselines(commands)}
-    return {use: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {use: {"file": path.name, "sha256": file_digest(path)}
             for use, path in files.items() if path}
 
 
