@@ -30,20 +30,16 @@ NOISE = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
 
 @contextmanager
 def limited_files() -> Iterator[None]:
-    """No file may grow beyond 2 kB: what the system then says takes the way of a full disk."""
+    """No file may grow beyond 2 kB: what the system then says takes the way of a full disk.
+
+    Around the writing alone: pytest's own output may be a file, and longer.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@pytest.fixture
-def full() -> Iterator[None]:
-    """The same for a whole test."""
-    with limited_files():
-        yield
 
 
 def told(work: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -71,8 +67,9 @@ def write_log(path: Path) -> None:
     ("table.csv", write_table),
     ("log.jsonl", write_log),
 ])
-def test_every_writer_names_its_file(tmp_path, capsys, full, name, write):
-    line = told(partial(write, tmp_path / name), capsys)
+def test_every_writer_names_its_file(tmp_path, capsys, name, write):
+    with limited_files():
+        line = told(partial(write, tmp_path / name), capsys)
     assert line.startswith(f"error: {tmp_path / name}: expected room to write it, found 'File too large'")
     assert [path.name for path in tmp_path.iterdir()] in ([], ["log.jsonl"])
 
@@ -95,11 +92,13 @@ def fail(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_stage_tells_it_of_each_case(tmp_path, capsys, full):
+def test_a_stage_tells_it_of_each_case(tmp_path, capsys):
     def work(case: str) -> None:
         write_json(tmp_path / case, ["x" * 9000])
 
-    assert run_stage("work", work, ["a_20", "b_20"], lambda _: False) == 1
+    with limited_files():
+        status = run_stage("work", work, ["a_20", "b_20"], lambda _: False)
+    assert status == 1
     assert f"b_20 failed: {tmp_path / 'b_20'}: expected room to write it" in capsys.readouterr().err
 
 
