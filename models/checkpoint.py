@@ -21,6 +21,7 @@ KIND = "healthivert_generator"
 SETTINGS = ("plane", "crop_cols", "attention")  # what a user of the generator must know
 OWN_CONVENTION = "own"  # of the sample, unless a checkpoint says otherwise; see data.slice_input.CONVENTIONS
 TRAIN = "python train.py"
+EARLIER = {"residual": {"column_means": False}}  # arguments that files of earlier versions do not name
 
 
 def save_generator(path: str | Path, generator: nn.Module, settings: dict[str, Any]) -> None:
@@ -71,7 +72,8 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         settings["convention"] = description["settings"].get("convention", OWN_CONVENTION)
         if settings["convention"] not in CONVENTIONS:
             raise ValueError(f"convention '{settings['convention']}'")
-        return description["arguments"], settings | {"training": description["training"],
+        arguments = EARLIER.get(description["arguments"]["kind"], {}) | description["arguments"]
+        return arguments, settings | {"training": description["training"],
                                                      "height_prior": description.get("height_prior")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the description of a generator, found a damaged one; "

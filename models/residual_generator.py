@@ -3,7 +3,9 @@
 It keeps the two published stages, their inputs and heads, contextual attention and the attention map.
 Inside, measured steps and seconds to quality decided: 4x4 pixels become channels (no pixel is lost and
 the convolutions run on a sixteenth of the positions), group norm instead of spectral norm, blocks that
-begin as the identity, heads without dead ends, and heights measured as sums of rows.
+begin as the identity, heads without dead ends, heights measured as sums of rows, and a gap that begins as
+its neighbours' mean: straightened vertebrae stand on one another, so a column's mean over the rows beside
+the gap is a fair guess of what is missing, and the networks learn the rest.
 """
 
 import math
@@ -28,6 +30,7 @@ from util.geometry import GAP_ROWS
 
 FOLD = 4                 # rows and columns of pixels that become channels
 OFFSET_SCALE_MM = 64.0   # positions enter the network as multiples of this
+MEAN_ROWS = 30           # on either side of the gap, whose mean it begins as: about a body and a disc
 EDGE_MM = 4.0            # a drawn height runs from 1 to -1 within this distance of its endplates
 PLACES = 4               # channels that tell a position where it is
 NEIGHBOURS_SHARE = 0.1   # what untrained mask heads answer: the share of pixels that is body
@@ -120,6 +123,7 @@ class PixelHead(Head):
     def __init__(self, channels: int, expected_share: float) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, 2 * FOLD**2, 3, padding=1)
+        begin_at_zero(self.conv)
         set_bias(self.conv, [0.0] * FOLD**2 + [logit(expected_share)] * FOLD**2)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,6 +142,17 @@ def set_bias(conv: nn.Conv2d, values: list[float]) -> None:
 def logit(share: float) -> float:
     """Return the number whose sigmoid is `share`."""
     return math.log(share / (1 - share))
+
+
+def column_means(seen: SliceInput) -> Tensor:
+    """Return each column's mean over the rows next to the gap, above and below, (B, 1, 1, C).
+
+    Rows that show nothing, -1 throughout, do not count; if none shows anything the mean is 0.
+    """
+    gap = seen.gap[..., :1]                                                        # (B, 1, R, 1)
+    is_near = functional.max_pool2d(gap, (2 * MEAN_ROWS + 1, 1), 1, (MEAN_ROWS, 0)) - gap
+    counts = is_near * (seen.masked_ct.amax(3, keepdim=True) > -1)
+    return (seen.masked_ct * counts).sum(2, keepdim=True) / counts.sum(2, keepdim=True).clamp_min(1)
 
 
 def places(seen: SliceInput) -> Tensor:
@@ -170,9 +185,17 @@ def height_rows(height_mm: Tensor, gap: Tensor) -> Tensor:
 class ResidualGenerator(nn.Module):
     """Both stages. Rows and columns must be multiples of 16."""
 
-    def __init__(self, ngf: int = 16, attention: bool = True) -> None:
+    def __init__(self, ngf: int = 16, attention: bool = True, column_means: bool = True) -> None:
+        """Make both stages.
+
+        Args:
+            ngf: base width.
+            attention: whether they take the map of healthy attention.
+            column_means: whether the gap begins as its neighbours' mean; weights of earlier versions did not.
+        """
         super().__init__()
-        self.arguments = {"kind": "residual", "ngf": ngf, "attention": attention}
+        self.arguments = {"kind": "residual", "ngf": ngf, "attention": attention,
+                          "column_means": column_means}
         seen_channels = (1 + int(attention)) * FOLD**2 + PLACES
         self.coarse = StageNetwork(seen_channels, ngf, gap_attention=False)
         self.coarse_images = PixelHead(2 * ngf, NEIGHBOURS_SHARE)
@@ -184,9 +207,13 @@ class ResidualGenerator(nn.Module):
     def forward(self, seen: SliceInput) -> GeneratorOutput:
         """Restore the vertebrae of a batch of slices in the opened frame."""
         where = places(seen)                                                       # (B, 4, R/4, C/4)
-        given = [seen.masked_ct] + ([seen.attention] if self.arguments["attention"] else [])
+        means = column_means(seen) if self.arguments["column_means"] else None     # (B, 1, 1, C)
+        begun = seen.masked_ct if means is None else torch.lerp(seen.masked_ct, means, seen.gap)
+        given = [begun] + ([seen.attention] if self.arguments["attention"] else [])
         features, deep = self.coarse(torch.cat([fold(given), where], 1), seen.gap)
         coarse_ct, neighbours = self.coarse_images(features)                       # (B, 1, R, C) each
+        if means is not None:
+            coarse_ct = means + coarse_ct
         neighbours = neighbours.sigmoid() * (1 - seen.gap)
         height_logit = self.coarse_height(features, deep) + logit(TYPICAL_HEIGHT_MM / GAP_ROWS)    # (B,)
         coarse_height_mm = GAP_ROWS * height_logit.sigmoid()

@@ -12,7 +12,7 @@ from models.contextual_attention import ContextualAttention, GapAttention, gap_r
 from models.discriminator import BOX_PIXELS, Discriminators, NormalisedConv, PatchDiscriminator, crop_to_box
 from models.generator import GENERATORS, build_generator
 from models.layers import elu_by_sigmoid_, row_offset
-from models.residual_generator import height_rows
+from models.residual_generator import column_means, height_rows
 from util.errors import InputError
 from util.geometry import GAP_ROWS
 
@@ -128,6 +128,30 @@ def test_residual_refinement_sees_the_coarse_stage() -> None:
     generator(painted_input(1)).body.sum().backward()
     for part in (generator.coarse_images, generator.coarse_height, generator.coarse):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
+
+
+def test_column_means_are_of_the_rows_beside_the_gap() -> None:
+    """Of rows 0..199: 50..79 above the gap, 120..149 below; those that show nothing do not count."""
+    gap = torch.zeros(2, 1, 200, 2)
+    gap[:, :, 80:120] = 1
+    row = torch.arange(200.0)[:, None] / 200
+    masked_ct = torch.where(gap > 0, -1.0, torch.stack([row, -row], 2)[:, 0])
+    masked_ct[1, :, 140:] = -1
+    seen = SliceInput(masked_ct, gap, torch.zeros(2), gap)
+    expected = [(64.5 + 134.5) / 400, (30 * 64.5 + 20 * 129.5) / 50 / 200]
+    found = column_means(seen)[:, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([[mean, -mean] for mean in expected]))
+    nothing = column_means(seen._replace(masked_ct=torch.full_like(masked_ct, -1)))
+    assert nothing.eq(0).all()
+
+
+def test_an_untrained_residual_generator_answers_the_column_means() -> None:
+    seen = painted_input(2)
+    with torch.no_grad():
+        output = build_generator("residual", ngf=4)(seen)
+    means = column_means(seen).expand_as(output.ct)
+    assert torch.equal(output.coarse_ct, means)
+    assert torch.equal(output.ct, means)
 
 
 def test_unknown_generator_names_the_flag() -> None:
