@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_training import assert_equal
 
+from data.slice_input import SliceInput
 from models.checkpoint import load_generator, load_state, save_generator
 from models.generator import build_generator
 from util.errors import InputError
@@ -35,3 +36,17 @@ def test_a_generator_survives_its_file(tmp_path: Path, kind: str) -> None:
     loaded, settings = load_generator(tmp_path / "g.safetensors")
     assert_equal(dict(loaded.state_dict()), dict(generator.state_dict()))
     assert settings["plane"] == "coronal"
+
+
+def test_a_generator_of_an_earlier_version_keeps_its_ways(tmp_path: Path) -> None:
+    """Its file does not say whether the gap begins as the column means: then it did not."""
+    generator = build_generator("residual", 4, False, column_means=False)
+    del generator.arguments["column_means"]
+    save_generator(tmp_path / "g.safetensors", generator,
+                   {"plane": "sagittal", "crop_cols": 64, "attention": "none"})
+    loaded, _ = load_generator(tmp_path / "g.safetensors")
+    assert loaded.arguments == generator.arguments | {"column_means": False}
+    gap = torch.ones(1, 1, 48, 16)
+    with torch.no_grad():
+        output = loaded(SliceInput(-gap, gap, torch.zeros(1), 0 * gap))
+    assert output.ct.eq(0).all()
