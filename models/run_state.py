@@ -13,7 +13,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from models.base_model import BaseModel
-from models.checkpoint import SETTINGS, load_state, save_generator, save_state
+from models.checkpoint import SETTINGS, load_state, read_settings, save_generator, save_state
 from models.height_prior import HeightPrior
 from util.errors import InputError
 from util.paths import make_folder, read_json, set_aside, write_json
@@ -25,6 +25,7 @@ EARLIER: dict[str, Any] = {"augment": [], "optimizer": "adam"}  # what runs did 
 # Flags and settled weights that a run may go on with changed, on purpose or not: the change is told.
 TOLD = ("lr", "n_epochs", "n_epochs_decay", "max_steps", "amp", "dataroot", "heatmaps")
 
+LATEST = "latest_generator.safetensors"
 STATE = ("step", "best_score", "best_step", "metrics", "cases", "random", "model")  # what `save` keeps
 
 
@@ -111,7 +112,7 @@ class RunState:
 
     def save(self) -> None:
         """Write the newest generator and all that the next step depends on."""
-        self._save_generator("latest_generator.safetensors")
+        self._save_generator(LATEST)
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         save_state(self.folder / "latest_state.pt", {
             "step": self.step, "best_score": self.best_score, "best_step": self.best_step,
@@ -162,14 +163,20 @@ class RunState:
         if set(state["model"]["networks"]) != set(self.model.networks):
             raise InputError("--continue_train: expected the same networks, found --lambda_gan switched "
                              "between 0 and another weight; repeat the flags of the run")
-        if any(state["model"]["networks"][name].keys() != network.state_dict().keys()
-               for name, network in self.model.networks.items()):
+        if not self._are_built_alike(state["model"]["networks"]):
             raise InputError("--continue_train: expected the networks of this version of the software, found "
                              "others; start without --continue_train, or go on with the version that began")
         if state["cases"] != self.cases:
             _warn("the vertebrae to learn from have changed")
         if state.get("watched", self.watched) != self.watched:  # runs of earlier versions did not keep them
             _warn("the vertebrae to watch have changed, so that its best score is of others")
+
+    def _are_built_alike(self, networks: dict[str, dict[str, Any]]) -> bool:
+        """Tell whether saved networks are those that this version builds with the same flags."""
+        arguments, _ = read_settings(self.folder / LATEST)
+        return arguments == self.model.networks["generator"].arguments and all(
+            networks[name].keys() == network.state_dict().keys()
+            for name, network in self.model.networks.items())
 
     def _tell_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Warn of flags and weights that are not those of the run so far."""

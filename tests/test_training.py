@@ -13,7 +13,7 @@ from small_training import assert_equal, model_with_batch, parse, run
 import train
 from data.slice_cache import SliceStore
 from models import run_state
-from models.checkpoint import load_generator, load_state, save_state
+from models.checkpoint import load_generator, load_state, save_generator, save_state
 from models.run_state import RunState
 from options.train_options import TERMS
 from util.errors import InputError
@@ -75,7 +75,7 @@ def test_the_log_holds_losses_and_metrics(whole_run: Path) -> None:
 
 def test_a_checkpoint_explains_itself(whole_run: Path) -> None:
     generator, settings = load_generator(whole_run / "latest_generator.safetensors")
-    assert generator.arguments == {"kind": "residual", "ngf": 8, "attention": True}
+    assert generator.arguments == {"kind": "residual", "ngf": 8, "attention": True, "column_means": True}
     assert not generator.training
     assert (settings["plane"], settings["crop_cols"], settings["attention"]) == ("sagittal", 64, "heatmap")
     assert settings["training"]["steps"] == 6 and "body_dice" in settings["training"]["metrics"]
@@ -167,6 +167,18 @@ def test_dry_run_writes_nothing(boxes: BoxCohort, tmp_path: Path, capsys: pytest
     assert run(boxes, tmp_path, "dry", "--dry_run") == 0
     assert not list(tmp_path.iterdir())
     assert "3 vertebrae to learn from, 1 to watch" in capsys.readouterr().out
+
+
+def test_a_generator_that_was_built_otherwise_is_refused(boxes: BoxCohort, whole_run: Path,
+                                                         tmp_path: Path) -> None:
+    """One whose gap did not begin as the column means has weights of the same names and shapes."""
+    shutil.copytree(whole_run, tmp_path / "older")
+    path = tmp_path / "older" / "latest_generator.safetensors"
+    generator, settings = load_generator(path)
+    generator.arguments["column_means"] = False
+    save_generator(path, generator, settings)
+    with pytest.raises(InputError, match="expected the networks of this version"):
+        run(boxes, tmp_path, "older", "--max_steps=7", "--continue_train")
 
 
 def test_an_earlier_run_is_kept(boxes: BoxCohort, store: SliceStore, tmp_path: Path) -> None:
