@@ -74,7 +74,7 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"convention '{settings['convention']}'")
         arguments = EARLIER.get(description["arguments"]["kind"], {}) | description["arguments"]
         return arguments, settings | {"training": description["training"],
-                                                     "height_prior": description.get("height_prior")}
+                                      "height_prior": description.get("height_prior")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the description of a generator, found a damaged one; "
                          f"choose another generator of {TRAIN}") from error

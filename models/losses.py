@@ -96,7 +96,7 @@ class ObjectiveWeights:
         """Return the balance of the default generator.
 
         The publication's L1 is a sum over thousands of pixels and outweighs the masks a hundredfold;
-        here it is the image that the masks and the height still let learn fast.
+        here masks and height keep pace with it (benchmarks/short_run.py).
         """
         return cls(gan=0.06, l1=0.3, coarse_l1=0.1, body_dice=2.0, neighbours_dice=1.0,
                    edge=20.0, height=10.0, coarse_height=10.0)
