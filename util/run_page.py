@@ -34,16 +34,12 @@ def write_page(folder: Path, options: dict[str, Any], lines: Sequence[dict[str, 
         The page's path.
     """
     from dominate import document, tags
-    from dominate.util import raw
 
     write_curves(folder / "curves.png", lines)
     validations = [line for line in lines if line["kind"] == "validation"]
     page = document(title=f"{options['name']}: training")
     with page.head:
-        tags.meta(charset="utf-8")
-        if not ended:
-            tags.meta(http_equiv="refresh", content="60")
-        tags.style(raw(STYLE))
+        _head(reloads=not ended)
     with page:
         tags.h1(options["name"])
         step = lines[-1]["step"] if lines else 0
@@ -51,19 +47,37 @@ def write_page(folder: Path, options: dict[str, Any], lines: Sequence[dict[str, 
         _metrics_table(validations, best_step)
         tags.h2("Curves")
         tags.img(src="curves.png", alt="losses and metrics over the steps")
-        tags.h2("Restored slices")
-        tags.p("Of each vertebra, from left to right: what the generator sees; restored at the predicted "
-               "height; the true slice; restored, with the outlines of the restored body (orange) and of the "
-               "true one (blue).", cls="small")
-        for name in pictures:
-            title = f"Step {int(Path(name).stem.rpartition('_')[2])}"
-            tags.h3(title)
-            tags.img(src=name, alt=f"restored slices, {title}", cls="slices")
+        _restored_slices(pictures)
         tags.h2("Options")
         tags.pre("\n".join(f"{name}: {value}" for name, value in options.items()))
     with atomic_path(folder / "index.html") as temporary:
         temporary.write_text(page.render(), encoding="utf-8")
     return folder / "index.html"
+
+
+def _head(*, reloads: bool) -> None:
+    """Fill the open head."""
+    from dominate import tags
+    from dominate.util import raw
+
+    tags.meta(charset="utf-8")
+    if reloads:
+        tags.meta(http_equiv="refresh", content="60")
+    tags.style(raw(STYLE))
+
+
+def _restored_slices(pictures: Sequence[str]) -> None:
+    """Add the pictures to the open page."""
+    from dominate import tags
+
+    tags.h2("Restored slices")
+    tags.p("Of each vertebra, from left to right: what the generator sees; restored at the predicted "
+           "height; the true slice; restored, with the outlines of the restored body (orange) and of the "
+           "true one (blue).", cls="small")
+    for name in pictures:
+        title = f"Step {int(Path(name).stem.rpartition('_')[2])}"
+        tags.h3(title)
+        tags.img(src=name, alt=f"restored slices, {title}", cls="slices")
 
 
 def _metrics_table(validations: Sequence[dict[str, Any]], best_step: int | None) -> None:
