@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from models.muon import Muon
 from util.distributed import ALONE
 from util.errors import InputError
+
+T = TypeVar("T")
 
 OF_THE_DEVICE = ("fused", "foreach", "capturable")  # settings of an optimiser that are not its run's
 
@@ -24,7 +26,7 @@ class BaseModel(ABC):
 
         Args:
             device: where they will be.
-            compiles: whether training runs them through torch.compile.
+            compiles: whether training goes through torch.compile.
 
         Raises:
             InputError: that cannot be done here.
@@ -33,7 +35,7 @@ class BaseModel(ABC):
         if compiles:
             check_compiler(self.device)
         self.networks: dict[str, nn.Module] = {}
-        self.passes: dict[str, Callable[..., Any]] = {}  # each network as a training step calls it
+        self.compilations: dict[str, Callable[..., Any]] = {}  # of parts of a step, by their names
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         self.world, self.share = ALONE, 1.0  # the processes that train it; what this one has of a batch
         self.losses: dict[str, Tensor] = {}  # of the last step, detached, on the device
@@ -46,8 +48,6 @@ class BaseModel(ABC):
                     matrices: Sequence[nn.Parameter] = ()) -> None:
         """Place a network on the device and give it an Adam of its own (arXiv:1412.6980).
 
-        What is saved and validated is the network itself, so weights bear the same names, compiled or not.
-
         Args:
             name: by which it is known.
             network: a fresh one.
@@ -56,12 +56,17 @@ class BaseModel(ABC):
             matrices: parameters of it that Muon has instead (`models.muon`).
         """
         self.networks[name] = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.passes[name] = torch.compile(network, dynamic=False) if self.compiles else network
         taken = set(matrices)
         others = [each for each in network.parameters() if each not in taken]
         adam = torch.optim.Adam(others, self._own_rate(rate), betas, fused=True,
                                 capturable=self.device.type == "cuda")
         self.optimizers[name] = [adam, Muon(matrices, self._own_rate(rate))] if matrices else [adam]
+
+    def compiled(self, work: Callable[..., T]) -> Callable[..., T]:
+        """Return a method of this model compiled, which the first call takes minutes for."""
+        if work.__name__ not in self.compilations:
+            self.compilations[work.__name__] = torch.compile(work, dynamic=False)
+        return self.compilations[work.__name__]
 
     def _own_rate(self, rate: float) -> float | Tensor:
         """Return a learning rate as an optimiser keeps it: on a GPU where a recorded step reads it anew."""

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from util.geometry import compose
 BETA2 = 0.999
 IMAGE_ROWS = 128  # judged of the composed CT: 44 and more on either side of the restored ones
 MASK_ROWS = 64    # judged of the opened mask: the gap and 12 rows on either side
+
+T = TypeVar("T")
 
 
 def objective_weights(options: Namespace) -> ObjectiveWeights:
@@ -111,31 +113,47 @@ class Pix2PixModel(BaseModel):
         given = len(SliceInput._fields)
         self.seen, self.truth = SliceInput(*batch[:given]), SliceTruth(*batch[given:-1])
         self.body = batch[-1]
-        with self._autocast():
-            output = self._as_called("generator")(self.seen)
-        output = GeneratorOutput(*(result.float() for result in output))
-        composed = self.compose_true(output.ct)
+        output, composed = self._part(self._draw)()
         self.losses = {}
         if self.discriminators is not None:
             self._step_discriminators(composed.detach(), output.body.detach())
         self._step_generator(output, composed)
         return self.world.mean(self.losses, self.share)
 
+    def _part(self, work: Callable[..., T]) -> Callable[..., T]:
+        """Return a part of the step as it is called: compiled, if --compile wants it.
+
+        An epoch's last, smaller batch is not worth compiling for.
+        """
+        is_whole = len(self.body) == self.world.count(self.batch_size)
+        return self.compiled(work) if self.compiles and is_whole else work
+
+    def _draw(self) -> tuple[GeneratorOutput, Tensor]:
+        """Return what the generator draws, and its CT composed at the true height."""
+        with self._autocast():
+            output = self.generator(self.seen)
+        output = GeneratorOutput(*(result.float() for result in output))
+        return output, self.compose_true(output.ct)
+
     def _step_discriminators(self, composed: Tensor, body: Tensor) -> None:
-        """Teach the discriminators to tell real from restored; both go through in one batch."""
+        """Teach the discriminators to tell real from restored."""
         set_requires_grad(self.networks["discriminators"].parameters(), True)
-        logits = self._judge(torch.cat([self.truth.ct, composed]), torch.cat([self.truth.body, body]),
-                             self.body.repeat(2, 1, 1, 1))
-        halves = [each.chunk(2) for each in logits]
-        losses = [(gan_loss(real, True) + gan_loss(fake, False)) / 2 for real, fake in halves]
+        losses = self._part(self._discrimination)(composed, body)
         self._update("discriminators", torch.stack(losses).sum())
         set_requires_grad(self.networks["discriminators"].parameters(), False)
         names = ("D_image", "D_mask", "D_target")
         self.losses |= {name: loss.detach() for name, loss in zip(names, losses, strict=True)}
 
+    def _discrimination(self, composed: Tensor, body: Tensor) -> list[Tensor]:
+        """Return each discriminator's loss; real and restored go through in one batch."""
+        logits = self._judge(torch.cat([self.truth.ct, composed]), torch.cat([self.truth.body, body]),
+                             self.body.repeat(2, 1, 1, 1))
+        halves = [each.chunk(2) for each in logits]
+        return [(gan_loss(real, True) + gan_loss(fake, False)) / 2 for real, fake in halves]
+
     def _step_generator(self, output: GeneratorOutput, composed: Tensor) -> None:
         """Move the generator down its objective."""
-        terms = self.objective_terms(output, composed)
+        terms = self._part(self.objective_terms)(output, composed)
         total = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         self._update("generator", total)
         self.losses |= {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}
@@ -174,7 +192,7 @@ class Pix2PixModel(BaseModel):
             body: (B, 1, R, C) true body, original frame.
         """
         with self._autocast():
-            logits = self._as_called("discriminators")(
+            logits = self.networks["discriminators"](
                 central_rows(image, IMAGE_ROWS), central_rows(mask, MASK_ROWS),
                 central_rows(body, IMAGE_ROWS))
         return [each.float() for each in logits]
@@ -183,11 +201,6 @@ class Pix2PixModel(BaseModel):
         """Close the gap at the true height: (B, 1, R, C) of the opened frame to the original frame."""
         truth = self.truth
         return compose(truth.ct, generated, truth.top, truth.bottom, truth.bottom - truth.top)
-
-    def _as_called(self, name: str) -> Callable[..., Any]:
-        """Return a network as a step calls it; an epoch's last, smaller batch is not worth compiling for."""
-        is_whole = len(self.body) == self.world.count(self.batch_size)
-        return (self.passes if is_whole else self.networks)[name]
 
     def _autocast(self) -> AbstractContextManager[None]:
         """Return the context in which convolutions run in bfloat16, if --amp wants it."""
