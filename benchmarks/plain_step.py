@@ -47,6 +47,7 @@ class PlainStep:
         """Take one step."""
         from benchmarks.plain_generator import plain_generator
 
+        self.model.build_sample()
         output = plain_generator(self.generator, self.model.seen)
         composed = self.model.compose_true(output.ct)
         self._step_discriminators(self._views(composed.detach(), output.body.detach()))

@@ -13,12 +13,12 @@ def settle_norms(network: "nn.Module") -> None:
     import torch
 
     from models.discriminator import NormalisedConv
-    from models.layers import SpectralConv
+    from models.spectral_conv import SpectralConv, normalised_weights
 
     with torch.no_grad():
         for module in network.modules():
             for _ in range(PASSES):
                 if isinstance(module, SpectralConv):
-                    module.weight()
+                    normalised_weights([module])
                 elif isinstance(module, NormalisedConv):
                     module.norm()

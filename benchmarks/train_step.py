@@ -92,7 +92,7 @@ def compare(stage: str, settings: Settings, tolerance: float, *flags: str) -> Ro
     differences = relative_differences(plain.losses, model.losses)
     updated = differences.pop("gan")
     greatest = max(differences.values())
-    batch, steps = len(model.body), STEPS[settings.device.partition(":")[0]]
+    batch, steps = len(model.batch[0]), STEPS[settings.device.partition(":")[0]]
     rounds = alternate(partial(repeat, plain, steps), partial(repeat, fast, steps), settings.rounds,
                        settings.device)
     plain_s, fast_s = (each / (batch * steps) for each in rounds)

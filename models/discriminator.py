@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.layers import by_eights
+
 BOX_PIXELS = 64   # side of the window around the target; holds 40 rows and the widest body's columns
 BLANK = -1.0      # outside the target's box
 FIRST_ITERATIONS = 15  # of a fresh layer's norm
@@ -30,7 +32,7 @@ class NormalisedConv(nn.Conv2d):
         """Map (B, in_channels, R, C) to (B, out_channels, R / 2, C / 2), or R - 1, C - 1 at stride 1."""
         with torch.autocast(features.device.type, enabled=False):
             weight = self.weight / self.norm()
-        return self._conv_forward(features, weight, self.bias)
+        return self._conv_forward(*by_eights(features, weight), self.bias)
 
     def norm(self) -> Tensor:
         """Return the greatest singular value; in training this takes a step of power iteration towards it."""

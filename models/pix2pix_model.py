@@ -75,7 +75,7 @@ class Pix2PixModel(BaseModel):
 
     def set_input(self, raw: RawSlices, context_above: Tensor, context_below: Tensor,
                   augmentation: Augmentation | None = None, share: float = 1.0) -> None:
-        """Build the sample of a batch on the device.
+        """Set a batch of slices, on the device.
 
         Args:
             raw: slices in the original frame.
@@ -87,32 +87,29 @@ class Pix2PixModel(BaseModel):
         raw = RawSlices(*(tensor.to(self.device, non_blocking=True) for tensor in raw))
         if augmentation is not None:
             raw = augment(raw, augmentation)
-        above, below = (rows.to(self.device, non_blocking=True) for rows in (context_above, context_below))
-        self.seen = build_slice_input(raw, above, below)
-        self.truth = build_slice_truth(raw, above, below)
-        self.body = raw.body.float()                                             # (B, 1, R, C) original frame
+        context = (rows.to(self.device, non_blocking=True) for rows in (context_above, context_below))
+        self.batch = (*raw, *context)
 
     def optimize_parameters(self) -> None:
         """Take one step with the batch that was set; one process on a GPU replays a recording."""
         if self.device.type != "cuda" or self.world.size > 1 or self.eager:
-            self.losses = self._take_step(*self.seen, *self.truth, self.body)
+            self.losses = self._take_step(*self.batch)
             return
         if self.recorded is None:
             self.recorded = RecordedStep(self._take_step, self.device)
-        self.losses = self.recorded(*self.seen, *self.truth, self.body)
+        self.losses = self.recorded(*self.batch)
 
     def _take_step(self, *batch: Tensor) -> dict[str, Tensor]:
         """Teach the discriminators on the detached result, then the generator against them.
 
         Args:
-            batch: fields of a SliceInput, those of a SliceTruth, and the body.
+            batch: as `set_input` keeps it.
 
         Returns:
             The losses.
         """
-        given = len(SliceInput._fields)
-        self.seen, self.truth = SliceInput(*batch[:given]), SliceTruth(*batch[given:-1])
-        self.body = batch[-1]
+        self.batch = batch
+        self.build_sample()
         output, composed = self._part(self._draw)()
         self.losses = {}
         if self.discriminators is not None:
@@ -120,12 +117,22 @@ class Pix2PixModel(BaseModel):
         self._step_generator(output, composed)
         return self.world.mean(self.losses, self.share)
 
+    def build_sample(self) -> None:
+        """Build what the networks see and should draw, from the batch that was set."""
+        self.seen, self.truth, self.body = self._part(self._sample)(*self.batch)
+
+    def _sample(self, *batch: Tensor) -> tuple[SliceInput, SliceTruth, Tensor]:
+        """Return what the generator sees, what it should draw, and the body in the original frame."""
+        *slices, above, below = batch
+        raw = RawSlices(*slices)
+        return build_slice_input(raw, above, below), build_slice_truth(raw, above, below), raw.body.float()
+
     def _part(self, work: Callable[..., T]) -> Callable[..., T]:
         """Return a part of the step as it is called: compiled, if --compile wants it.
 
         An epoch's last, smaller batch is not worth compiling for.
         """
-        is_whole = len(self.body) == self.world.count(self.batch_size)
+        is_whole = len(self.batch[0]) == self.world.count(self.batch_size)
         return self.compiled(work) if self.compiles and is_whole else work
 
     def _draw(self) -> tuple[GeneratorOutput, Tensor]:

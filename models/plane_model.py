@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from data.slice_input import CONVENTIONS, RawSlices, SampleConvention, SliceInput, build_inference_input
-from models.layers import SpectralConv, elu_by_sigmoid_
 from models.published_generator import PublishedGenerator
+from models.spectral_conv import SpectralConv, elu_by_sigmoid_
 from util.geometry import GAP_ROWS, gap_top
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention
 from models.generator_output import GeneratorOutput
-from models.layers import SpectralConv, as_plane, convolve_jointly
+from models.layers import as_plane
+from models.spectral_conv import SpectralConv, Weights, convolve_jointly, normalised_weights
 from util.geometry import GAP_ROWS, gap_top
 
 SHRINKS = 4            # rows of the image that are one row of the deepest features
@@ -33,10 +34,13 @@ def add_dilated(module: nn.Module, channels: int) -> None:
         module.add_module(f"conv{number}_atrous", SpectralConv(channels, channels, dilation=dilation))
 
 
-def apply_layers(module: nn.Module, names: str, features: Tensor) -> Tensor:
-    """Pass features through named layers in order."""
+def apply_layers(module: nn.Module, weights: Weights, names: str, features: Tensor,
+                 *planes: Tensor) -> Tensor:
+    """Pass features through named layers in order; planes beside them go into the first."""
     for name in names.split():
-        features = module.get_submodule(name)(features)
+        layer = module.get_submodule(name)
+        assert isinstance(layer, SpectralConv)
+        features, planes = layer(weights[layer], features, *planes), ()
     return features
 
 
@@ -65,7 +69,7 @@ class PublishedCoarse(nn.Module):
         self.conv18 = SpectralConv(ngf // 2, 1, activation=None)
         self.fc_height = nn.Linear(4 * ngf, 1)
 
-    def forward(self, masked_ct: Tensor, gap: Tensor, distance: Tensor,
+    def forward(self, weights: Weights, masked_ct: Tensor, gap: Tensor, distance: Tensor,
                 attention: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return CT -1..1 and neighbours' probability, (B, 1, R, C) each, and height in mm, (B,).
 
@@ -74,13 +78,13 @@ class PublishedCoarse(nn.Module):
             attention: the attention map alone, or nothing where the network has none.
         """
         features = torch.cat([masked_ct, distance, gap], 1)
-        features = apply_layers(self, ENCODER, features)                           # (B, 4c, R/4, C/4)
+        features = apply_layers(self, weights, ENCODER, features)                  # (B, 4c, R/4, C/4)
         height_mm = height_from(self.fc_height, features)
-        features = apply_layers(self, "conv11 conv12", features)
+        features = apply_layers(self, weights, "conv11 conv12", features)
         half = [functional.interpolate(plane, scale_factor=0.5) for plane in attention]
-        features = apply_layers(self, "conv13 conv14", self.conv20(features, *half))   # (B, 2c, R/2, C/2)
-        features = apply_layers(self, "conv15 conv16", self.conv19(features, *attention))
-        ct, neighbours = convolve_jointly([self.conv17, self.conv18], features)    # (B, 1, R, C) each
+        features = apply_layers(self, weights, "conv20 conv13 conv14", features, *half)    # (B, 2c, R/2, C/2)
+        features = apply_layers(self, weights, "conv19 conv15 conv16", features, *attention)
+        ct, neighbours = convolve_jointly(weights, [self.conv17, self.conv18], features)   # (B, 1, R, C) each
         return ct.clamp(-1, 1), neighbours.sigmoid(), height_mm
 
 
@@ -126,28 +130,30 @@ class PublishedRefinement(nn.Module):
         self.allconv18 = SpectralConv(ngf // 2 + 1, 1, activation=None)
         self.fc_height = nn.Linear(4 * ngf, 1)
 
-    def forward(self, masked_ct: Tensor, gap: Tensor, distance: Tensor, neighbours: Tensor,
+    def forward(self, weights: Weights, masked_ct: Tensor, gap: Tensor, distance: Tensor, neighbours: Tensor,
                 coarse_ct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return CT -1..1 and the body's probability, (B, 1, R, C) each, and height in mm, (B,)."""
         seen = torch.cat([masked_ct, neighbours, gap, distance], 1)                # (B, 4, R, C)
-        dilated = apply_layers(self, ENCODER, seen)
-        copied = apply_layers(self, ATTENDING_ENCODER, seen)
-        copied = apply_layers(self, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
-        features = self.allconv11(torch.cat([dilated, copied], 1))                 # (B, 4c, R/4, C/4)
+        dilated = apply_layers(self, weights, ENCODER, seen)
+        copied = apply_layers(self, weights, ATTENDING_ENCODER, seen)
+        copied = apply_layers(self, weights, "pmconv9 pmconv10", self.contextual_attention(copied, gap))
+        features = torch.cat([dilated, copied], 1)                                 # (B, 8c, R/4, C/4)
+        features = apply_layers(self, weights, "allconv11", features)
         height_mm = height_from(self.fc_height, features)
         if not self.draws_gap_alone:
-            return *self._decode(features, coarse_ct), height_mm
+            return *self._decode(weights, features, coarse_ct), height_mm
         rows = coarse_ct.shape[2]
         begin, end = rows_near_gap(rows)
-        ct, body = self._decode(features[:, :, begin // SHRINKS:end // SHRINKS], coarse_ct[:, :, begin:end])
+        features = features[:, :, begin // SHRINKS:end // SHRINKS]
+        ct, body = self._decode(weights, features, coarse_ct[:, :, begin:end])
         around = (0, 0, begin, rows - end)
         return functional.pad(ct, around, value=-1.0), functional.pad(body, around), height_mm
 
-    def _decode(self, features: Tensor, coarse_ct: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode(self, weights: Weights, features: Tensor, coarse_ct: Tensor) -> tuple[Tensor, Tensor]:
         """Return CT and the body's probability, (B, 1, R, C) each, of features (B, 4c, R/4, C/4)."""
-        features = apply_layers(self, "allconv12 allconv19 allconv13 allconv14", features)
-        features = apply_layers(self, "allconv15 allconv16", features)             # (B, c/2, R, C)
-        ct, body = convolve_jointly([self.allconv17, self.allconv18], features, coarse_ct)
+        features = apply_layers(self, weights, "allconv12 allconv19 allconv13 allconv14", features)
+        features = apply_layers(self, weights, "allconv15 allconv16", features)             # (B, c/2, R, C)
+        ct, body = convolve_jointly(weights, [self.allconv17, self.allconv18], features, coarse_ct)
         return ct.clamp(-1, 1), body.sigmoid()
 
 
@@ -167,9 +173,11 @@ class PublishedGenerator(nn.Module):
 
     def forward(self, seen: SliceInput) -> GeneratorOutput:
         """Restore the vertebrae of a batch of slices in the opened frame."""
+        weights = normalised_weights([each for each in self.modules() if isinstance(each, SpectralConv)])
         distance = as_plane(seen.distance, seen.masked_ct)
         attention = [seen.attention] if self.arguments["attention"] else []
         coarse_ct, neighbours, coarse_height_mm = self.coarse_generator(
-            seen.masked_ct, seen.gap, distance, attention)
-        ct, body, height_mm = self.fine_generator(seen.masked_ct, seen.gap, distance, neighbours, coarse_ct)
+            weights, seen.masked_ct, seen.gap, distance, attention)
+        ct, body, height_mm = self.fine_generator(
+            weights, seen.masked_ct, seen.gap, distance, neighbours, coarse_ct)
         return GeneratorOutput(coarse_ct, neighbours, coarse_height_mm, ct, body, height_mm)

@@ -11,8 +11,9 @@ from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention, GapAttention, gap_rows, touches_gap
 from models.discriminator import BOX_PIXELS, Discriminators, NormalisedConv, PatchDiscriminator, crop_to_box
 from models.generator import GENERATORS, build_generator
-from models.layers import elu_by_sigmoid_, row_offset
+from models.layers import row_offset
 from models.residual_generator import column_means, height_rows
+from models.spectral_conv import elu_by_sigmoid_
 from util.errors import InputError
 from util.geometry import GAP_ROWS
 

@@ -29,6 +29,7 @@ def test_each_term_moves_the_generator(boxes: BoxCohort, store: SliceStore, gene
                                        term: str) -> None:
     flags = [f"--lambda_{name}={float(name == term)}" for name in TERMS]
     model = model_with_batch(boxes, store, *flags, f"--netG={generator}", "--ngf=4")
+    model.build_sample()
     output = model.generator(model.seen)
     terms = model.objective_terms(output, model.compose_true(output.ct))
     assert list(terms) == [term]
