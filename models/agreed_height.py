@@ -75,11 +75,12 @@ def fit_height(gap: DrawnGap, wanted: WantedHeight, head: HeadHeight) -> Fitted:
     if wanted is None:
         return by_head
     try:
-        body = measure_gap(gap.probability)
+        mask = drawn_body(gap.probability)
+        body, _ = measure(mask)
         if isinstance(wanted, str):
             return Fitted(*centred(gap), ())
         heights_mm = agree(wanted, body, head)
-        return Fitted(*centred(stretch_to(gap, body, heights_mm)), tuple(heights_mm.tolist()))
+        return Fitted(*centred(stretch_to(gap, mask, body, heights_mm)), tuple(heights_mm.tolist()))
     except UndefinedHeightError:
         return by_head
 
@@ -94,34 +95,41 @@ def agree(implied: ImpliedHeight, body: BodyHeights, head: HeadHeight) -> np.nda
     return np.exp((1 - share) * implied.log_mm + share * np.log(drawn_mm))
 
 
-def measure_gap(probability: Tensor) -> BodyHeights:
-    """Measure the body drawn in a gap (G, C, Z), whether or not it fills it.
+def drawn_body(probability: Tensor) -> np.ndarray:
+    """Return the mask (G, C, Z) of the body drawn in a gap: its largest piece."""
+    return own_body((probability > 0.5).numpy().view(np.uint8), 1)
+
+
+def measure(mask: np.ndarray) -> tuple[BodyHeights, np.ndarray]:
+    """Measure a drawn body (G, C, Z), whether or not it fills the gap; return its thirds' heights (3,) too.
 
     Raises:
         UndefinedHeightError: no body was drawn, or too thin a one, or a third of it is missing.
     """
-    mask = (probability > 0.5).numpy()
-    body = measure_body(np.pad(own_body(mask.astype(np.uint8), 1), ((1, 1), (0, 0), (0, 0))))
-    if not (third_heights_mm(body) > 0).all():  # so not where one is NaN either
+    body = measure_body(np.pad(mask, ((1, 1), (0, 0), (0, 0))))
+    thirds_mm = third_heights_mm(body)[:len(THIRDS)]
+    if not (thirds_mm > 0).all():  # so not where one is NaN either
         raise UndefinedHeightError("lacks a third")
-    return body
+    return body, thirds_mm
 
 
-def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> DrawnGap:
+def stretch_to(gap: DrawnGap, mask: np.ndarray, body: BodyHeights, heights_mm: np.ndarray) -> DrawnGap:
     """Stretch a drawn body to the heights of its thirds.
 
     Args:
         gap: as drawn.
-        body: as `measure_gap` measures it.
+        mask: of its body, as `drawn_body` returns it.
+        body: as `measure` measures it.
         heights_mm: (3,) wanted of the anterior, middle and posterior third.
 
     Raises:
         UndefinedHeightError: the body was drawn far too high or too low, so nothing worth stretching.
     """
     middle = sum(body.rows) / 2 - 1                    # one row was padded
-    outline = (gap.probability > 0.5).any(dim=0).numpy()
+    outline = np.asarray(mask.any(axis=0))
     columns, slices = extent(outline.any(axis=1)), extent(outline.any(axis=0))
     drawn = gap.probability[:, columns, slices]        # beyond it no row has a body, however it is stretched
+    drawn = drawn.masked_fill((drawn > 0.5) & ~torch.from_numpy(mask[:, columns, slices]), 0.0)
     measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
     best, least_mm = factor, np.inf
     for _ in range(ROUNDS):  # whole rows are measured, so that a round may overshoot: the best one is kept
@@ -129,8 +137,7 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
         if factor.min() < FACTOR_LIMITS[0] or factor.max() > FACTOR_LIMITS[1]:
             raise UndefinedHeightError("would have to be stretched too far")
         source = _source_rows(middle, _column_factors(body, factor)[columns])
-        probability = _body_at(drawn, source)
-        measured_mm = third_heights_mm(measure_gap(probability))[:len(THIRDS)]
+        _, measured_mm = measure((_body_at(drawn, source) > 0.5).numpy())
         error_mm = float(np.abs(measured_mm - heights_mm).max())
         if error_mm < least_mm:
             best, least_mm = factor, error_mm
@@ -140,7 +147,7 @@ def stretch_to(gap: DrawnGap, body: BodyHeights, heights_mm: np.ndarray) -> Draw
 
 def _column_factors(body: BodyHeights, factor: np.ndarray) -> Tensor:
     """Return each column's factor (C, 1), linear between the middles of the thirds."""
-    front, back = np.median([body.depth[index] for index in central_slices(body)], axis=0)
+    front, back = np.median(body.depth[central_slices(body)], axis=0)
     place = (np.arange(len(body.columns_mm)) + 0.5 - front) / max(back - front, 1.0)
     return torch.from_numpy(np.interp(place, THIRD_CENTRES, factor).astype(np.float32))[:, None]
 
@@ -172,7 +179,7 @@ def _body_at(probability: Tensor, source: Tensor) -> Tensor:
 
 def centred(gap: DrawnGap) -> tuple[DrawnGap, int]:
     """Move the body by whole rows to where closing the gap to its extent takes it from; tell that extent."""
-    top, bottom = row_extent(own_body((gap.probability > 0.5).numpy().astype(np.uint8), 1))
+    top, bottom = row_extent(drawn_body(gap.probability))
     shift = (GAP_ROWS - (bottom - top)) // 2 - top
     moved = DrawnGap(*(values.roll(shift, 0) for values in gap))
     return moved, bottom - top

@@ -14,6 +14,7 @@ what the others say are taken for fractured and left out, whether anybody has gr
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,8 +114,9 @@ class HeightPrior:
 
     def _covariance(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
         """Return the covariance between the log measures of levels, (K rows, K columns)."""
-        correlation = self.memory ** _distances(rows, columns)
-        return np.kron(np.ones_like(correlation), self.person) + np.kron(correlation, self.own)
+        correlation = self.memory ** _distances(rows, columns)             # (rows, columns)
+        blocks = self.person[:, None] + correlation[:, None, :, None] * self.own[:, None]
+        return blocks.reshape(len(rows) * len(self.own), -1)
 
     def summary(self) -> str:
         """Return how well it predicts: the spread of what a vertebra has of its own."""
@@ -135,15 +137,21 @@ class HeightPrior:
                    np.array(content["person"]), np.array(content["own"]), float(content["memory"]))
 
 
-def _distances(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-    """Return how many levels apart vertebrae are, (rows, columns).
+@cache
+def _places() -> dict[int, float]:
+    """Return where each level lies along the spine, in levels.
 
     T13 and L6 lie half a level below the vertebra above: T12 and L1 are one level apart, with T13 or without.
     """
     common = [label for label in ANATOMICAL_ORDER if label not in OPTIONAL_LABELS]
     places = {label: float(place) for place, label in enumerate(common)}
-    places |= {label: places[ANATOMICAL_ORDER[ANATOMICAL_ORDER.index(label) - 1]] + 0.5
-               for label in OPTIONAL_LABELS}
+    return places | {label: places[ANATOMICAL_ORDER[ANATOMICAL_ORDER.index(label) - 1]] + 0.5
+                     for label in OPTIONAL_LABELS}
+
+
+def _distances(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+    """Return how many levels apart vertebrae are, (rows, columns)."""
+    places = _places()
     first, second = (np.array([places[label] for label in labels]) for labels in (rows, columns))
     return np.abs(first[:, None] - second[None])
 

@@ -9,6 +9,7 @@ the slices' predicted heights averaged over the planes; or that of the body as i
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -128,5 +129,5 @@ def _fused(frames: Sequence[PlaneFrame]) -> DrawnGap:
     trust = torch.stack(torch.broadcast_tensors(*(frame.trust for frame in frames)))  # (planes, 1, C, Z)
     share = trust / trust.sum(0).clamp_min(TINY)
     pairs = list(zip(share, frames, strict=True))
-    return DrawnGap(torch.stack([each * frame.ct for each, frame in pairs]).sum(0),
-                    torch.stack([each * frame.body for each, frame in pairs]).sum(0))
+    return DrawnGap(reduce(torch.add, (each * frame.ct for each, frame in pairs)),
+                    reduce(torch.add, (each * frame.body for each, frame in pairs)))

@@ -101,7 +101,7 @@ def body_columns(mask: Volume, boxes: Boxes, label: int, frame: LocalFrame) -> B
     first = voxels.argmax(axis=0) - WINDOW_ROWS - 0.5
     last = first + heights.columns_mm
     posterior, left = grid_mm()
-    depth = np.median([heights.depth[index] for index in central_slices(heights)], axis=0)
+    depth = np.median(heights.depth[central_slices(heights)], axis=0)
     sides = np.array(heights.slices)
     return BodyColumns(_continued(first, footprint), _continued(last, footprint), footprint,
                        front=float(posterior[0] + depth[0] - 0.5), back=float(posterior[0] + depth[1] - 0.5),

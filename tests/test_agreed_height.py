@@ -12,10 +12,10 @@ from models.agreed_height import (
     HeadHeight,
     ImpliedHeight,
     agree,
+    drawn_body,
     fit_height,
-    measure_gap,
+    measure,
 )
-from util.body_heights import third_heights_mm
 from util.geometry import GAP_ROWS
 
 COLUMNS, SLICES = 64, 32
@@ -40,6 +40,10 @@ def box(top: int = 8, bottom: int = 32) -> DrawnGap:
     return drawn(probability)
 
 
+def thirds_mm(gap: DrawnGap) -> np.ndarray:
+    return measure(drawn_body(gap.probability))[1]
+
+
 def body() -> DrawnGap:
     """Endplates that are neither flat nor level, with a soft edge of two rows: no two columns end alike."""
     row, column, index = (torch.arange(size) + 0.5 for size in (GAP_ROWS, COLUMNS, SLICES))
@@ -56,7 +60,7 @@ def body() -> DrawnGap:
 def test_thirds_get_the_wanted_heights(heights):
     gap, rows, agreed_mm = fit_height(body(), sure(heights), NO_HEAD)
     assert agreed_mm == pytest.approx(heights)
-    assert third_heights_mm(measure_gap(gap.probability))[:3] == pytest.approx(heights, abs=0.3)
+    assert thirds_mm(gap) == pytest.approx(heights, abs=0.3)
     occupied = np.flatnonzero((gap.probability > 0.5).numpy().any(axis=(1, 2)))
     assert rows == occupied[-1] + 1 - occupied[0] and occupied[0] == (GAP_ROWS - rows) // 2
 
@@ -72,8 +76,7 @@ def test_equal_thirds_give_a_box_at_the_gaps_centre():
 
 def test_a_wedge_keeps_its_back():
     gap, *_ = fit_height(body(), sure([16.0, 20.0, 24.0]), NO_HEAD)
-    anterior, middle, posterior = third_heights_mm(measure_gap(gap.probability))[:3]
-    assert (anterior, middle, posterior) == pytest.approx((16, 20, 24), abs=0.3)
+    assert thirds_mm(gap) == pytest.approx((16, 20, 24), abs=0.3)
 
 
 def test_as_drawn_moves_by_whole_rows_alone():
@@ -100,9 +103,9 @@ def test_what_was_hardly_drawn_is_left_to_the_head():
 
 def test_two_witnesses_are_weighed_by_their_doubts():
     """The box of 24 rows, with the head's extent of 30, says 30; the other vertebrae say 20."""
-    drawn_body = measure_gap(box().probability)
+    level, _ = measure(drawn_body(box().probability))
     implied = ImpliedHeight(np.log([20.0] * 3), np.full(3, 0.002))
-    assert agree(implied, drawn_body, HeadHeight(30.0)) == pytest.approx([20.0] * 3)        # never validated
-    assert agree(implied, drawn_body, HeadHeight(30.0, 0.002)) == pytest.approx([600**0.5] * 3)
+    assert agree(implied, level, HeadHeight(30.0)) == pytest.approx([20.0] * 3)        # never validated
+    assert agree(implied, level, HeadHeight(30.0, 0.002)) == pytest.approx([600**0.5] * 3)
     certain = ImpliedHeight(implied.log_mm, np.zeros(3))
-    assert agree(certain, drawn_body, HeadHeight(30.0, 0.002)) == pytest.approx([20.0] * 3)
+    assert agree(certain, level, HeadHeight(30.0, 0.002)) == pytest.approx([20.0] * 3)

@@ -139,8 +139,9 @@ def central_slices(body: BodyHeights) -> range:
     first, last = body.slices
     half = CENTRAL_SHARE * (last - first) / 2
     middle = (first + last) / 2
-    inside = [index for index in range(first, last) if abs(index + 0.5 - middle) <= half]
-    return range(inside[0], inside[-1] + 1) if inside else range(int(middle), int(middle) + 1)
+    places = np.arange(first, last)
+    inside = places[np.abs(places + 0.5 - middle) <= half].tolist() or [int(middle)]
+    return range(inside[0], inside[-1] + 1)
 
 
 def third_heights_mm(body: BodyHeights) -> np.ndarray:
@@ -150,10 +151,12 @@ def third_heights_mm(body: BodyHeights) -> np.ndarray:
     with its share. A third is the mean over its columns, then over slices. Overall is the mean of the thirds,
     that is of the whole depth.
     """
-    slices = [index for index in central_slices(body) if body.depth[index].any()]
-    if not slices:
+    slices = central_slices(body)
+    depth = body.depth[slices]
+    occupied = depth.any(axis=1)
+    if not occupied.any():
         return np.full(len(THIRDS) + 1, np.nan)
-    mean = _slice_thirds(body.columns_mm[:, slices], body.depth[slices]).mean(axis=0)
+    mean = _slice_thirds(body.columns_mm[:, slices][:, occupied], depth[occupied]).mean(axis=0)
     return np.append(mean, mean.mean())
 
 
@@ -164,7 +167,7 @@ def body_sizes_mm(body: BodyHeights, pixel_mm: float = 1.0) -> np.ndarray:
         body: as measured.
         pixel_mm: of columns and slices.
     """
-    depths = np.diff(body.depth[list(central_slices(body))])
+    depths = np.diff(body.depth[central_slices(body)])
     return pixel_mm * np.array([depths.mean(), body.slices[1] - body.slices[0]])
 
 
