@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
     from models.slice_generation import Scan
 
 BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
+STEP_THREADS = 4         # at most, between passes: they hold each other up at Python's lock
 AHEAD, BEHIND = 2, 2     # cases per thread that are read before their turn, or still being written
 
 
@@ -184,7 +185,7 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
     count = host_threads(kind, settings.threads) if len(cases) > 1 else 1
     batch_slices = settings.batch_slices or BATCH_SLICES[kind]
     with ThreadPoolExecutor(count) as reader, ThreadPoolExecutor(count) as writer, \
-            ThreadPoolExecutor(count) as pool:
+            ThreadPoolExecutor(min(count, STEP_THREADS)) as pool:
         torch.set_num_threads(1 if count > 1 else settings.threads or usual)
         loaded = ahead(reader, partial(_begin, settings, models), cases, AHEAD * count)
         tasks = ((case, _steps(reading)) for case, reading in loaded)
