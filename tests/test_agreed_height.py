@@ -85,6 +85,15 @@ def test_as_drawn_moves_by_whole_rows_alone():
     assert torch.equal(gap.probability, box(8, 32).probability)
 
 
+def test_a_second_smaller_piece_has_no_say():
+    gap = box(8, 30)
+    gap.probability[2:38, 4:9, 8:20] = 1.0
+    wanted = sure([26.0] * 3)
+    fitted, alone = (fit_height(each, wanted, NO_HEAD) for each in (gap, box(8, 30)))
+    assert thirds_mm(fitted.gap) == pytest.approx([26.0] * 3, abs=0.3)
+    assert fitted.rows == alone.rows and fitted.agreed_mm == alone.agreed_mm
+
+
 def test_the_head_decides_where_nothing_is_wanted_or_drawn():
     nothing = DrawnGap(torch.zeros(GAP_ROWS, COLUMNS, SLICES), torch.zeros(GAP_ROWS, COLUMNS, SLICES))
     for gap, wanted in ((box(), None), (nothing, sure([25.0] * 3)), (nothing, DRAWN)):

@@ -142,6 +142,29 @@ def test_bfloat16_keeps_the_losses_of_twenty_steps(generator: str) -> None:
         assert mean_amp[name] == pytest.approx(mean[name], rel=0.02, abs=0.01), name
 
 
+def test_norms_together_equal_torchs_one_by_one() -> None:
+    torch.manual_seed(0)
+    layers = [SpectralConv(3, 4, 5), SpectralConv(8, 2), SpectralConv(4, 1)]
+    together = [layer.conv for layer in layers]
+    apart = deepcopy(together)
+    together[1].to(memory_format=torch.channels_last)
+
+    def gradients(weights: list[torch.Tensor], convs: list[torch.nn.Conv2d]) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(sum(weight.pow(3).sum() for weight in weights),
+                                   [conv.get_parameter("weight_orig") for conv in convs])
+
+    for is_training in (True, True, False):
+        for conv in (*apart, *together):
+            conv.train(is_training)
+        for conv in apart:
+            conv(torch.zeros(1, conv.in_channels, 6, 6))  # torch's hook works out its weight
+        found, expected = list(normalised_weights(layers).values()), [conv.weight for conv in apart]
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradients(found, together), gradients(expected, apart))
+        for one, other in zip(together, apart, strict=True):
+            torch.testing.assert_close(dict(one.named_buffers()), dict(other.named_buffers()))
+
+
 def test_spectral_norms_keep_full_precision_under_autocast() -> None:
     torch.manual_seed(0)
     layer = SpectralConv(3, 4).eval()
