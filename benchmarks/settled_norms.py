@@ -15,10 +15,11 @@ def settle_norms(network: "nn.Module") -> None:
     from models.discriminator import NormalisedConv
     from models.spectral_conv import SpectralConv, normalised_weights
 
+    modules = list(network.modules())
+    layers = [module for module in modules if isinstance(module, SpectralConv)]
     with torch.no_grad():
-        for module in network.modules():
-            for _ in range(PASSES):
-                if isinstance(module, SpectralConv):
-                    normalised_weights([module])
-                elif isinstance(module, NormalisedConv):
+        for _ in range(PASSES):
+            normalised_weights(layers)
+            for module in modules:
+                if isinstance(module, NormalisedConv):
                     module.norm()

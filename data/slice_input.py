@@ -92,7 +92,7 @@ def build_slice_input(raw: RawSlices, context_above: Tensor, context_below: Tens
     attention = gather_rows(1.0 - raw.heatmap.float() / 255.0, opening, hidden_attention)  # (B, 1, R, C)
     gap = torch.zeros_like(masked_ct)
     first = gap_top(gap.shape[2])
-    gap[:, :, first:first + GAP_ROWS].fill_(1.0)
+    gap[:, :, first:first + GAP_ROWS].fill_(1.0)  # assigned, the number would be copied to a GPU
     return SliceInput(masked_ct, gap, raw.distance, attention)
 
 

@@ -75,69 +75,77 @@ def fit_height(gap: DrawnGap, wanted: WantedHeight, head: HeadHeight) -> Fitted:
     if wanted is None:
         return by_head
     try:
-        mask = drawn_body(gap.probability)
-        body, _ = measure(mask)
+        alone = body_alone(gap)
+        body, drawn_mm = measure_drawn(alone.probability)
         if isinstance(wanted, str):
-            return Fitted(*centred(gap), ())
-        heights_mm = agree(wanted, body, head)
-        return Fitted(*centred(stretch_to(gap, mask, body, heights_mm)), tuple(heights_mm.tolist()))
+            return Fitted(*centred(alone), ())
+        heights_mm = agree(wanted, body, drawn_mm, head)
+        return Fitted(*centred(stretch_to(alone, body, drawn_mm, heights_mm)), tuple(heights_mm.tolist()))
     except UndefinedHeightError:
         return by_head
 
 
-def agree(implied: ImpliedHeight, body: BodyHeights, head: HeadHeight) -> np.ndarray:
+def agree(implied: ImpliedHeight, body: BodyHeights, drawn_mm: np.ndarray, head: HeadHeight) -> np.ndarray:
     """Return the heights of the thirds (3,) in mm that both witnesses agree upon.
 
     The heads tell an extent; with it a drawn body has the heights of its thirds.
+
+    Args:
+        implied: by the other vertebrae.
+        body, drawn_mm: as `measure_drawn` measures the body.
+        head: what the heads say.
     """
-    drawn_mm = third_heights_mm(body)[:len(THIRDS)] * head.extent_mm / (body.rows[1] - body.rows[0])
+    head_mm = drawn_mm * head.extent_mm / (body.rows[1] - body.rows[0])
     share = implied.doubt / (implied.doubt + head.doubt)                  # (3,) of the heads
-    return np.exp((1 - share) * implied.log_mm + share * np.log(drawn_mm))
+    return np.exp((1 - share) * implied.log_mm + share * np.log(head_mm))
 
 
-def drawn_body(probability: Tensor) -> np.ndarray:
-    """Return the mask (G, C, Z) of the body drawn in a gap: its largest piece."""
-    return own_body((probability > 0.5).numpy().view(np.uint8), 1)
+def body_alone(gap: DrawnGap) -> DrawnGap:
+    """Return a gap with the largest piece of its body; smaller ones have no say, so they are not there."""
+    mask = gap.probability > 0.5
+    largest = torch.from_numpy(own_body(mask.numpy().view(np.uint8), 1))
+    return gap._replace(probability=gap.probability.masked_fill(mask & ~largest, 0.0))
 
 
-def measure(mask: np.ndarray) -> tuple[BodyHeights, np.ndarray]:
-    """Measure a drawn body (G, C, Z), whether or not it fills the gap; return its thirds' heights (3,) too.
+def measure_drawn(probability: Tensor) -> tuple[BodyHeights, np.ndarray]:
+    """Measure a body drawn in one piece (G, C, Z), whether or not it fills the gap.
+
+    Returns:
+        The body, and its thirds' heights, (3,) in mm.
 
     Raises:
         UndefinedHeightError: no body was drawn, or too thin a one, or a third of it is missing.
     """
-    body = measure_body(np.pad(mask, ((1, 1), (0, 0), (0, 0))))
+    body = measure_body(np.pad((probability > 0.5).numpy(), ((1, 1), (0, 0), (0, 0))))
     thirds_mm = third_heights_mm(body)[:len(THIRDS)]
     if not (thirds_mm > 0).all():  # so not where one is NaN either
         raise UndefinedHeightError("lacks a third")
     return body, thirds_mm
 
 
-def stretch_to(gap: DrawnGap, mask: np.ndarray, body: BodyHeights, heights_mm: np.ndarray) -> DrawnGap:
+def stretch_to(gap: DrawnGap, body: BodyHeights, drawn_mm: np.ndarray, heights_mm: np.ndarray) -> DrawnGap:
     """Stretch a drawn body to the heights of its thirds.
 
     Args:
-        gap: as drawn.
-        mask: of its body, as `drawn_body` returns it.
-        body: as `measure` measures it.
+        gap: as drawn, with its body alone.
+        body, drawn_mm: as `measure_drawn` measures it.
         heights_mm: (3,) wanted of the anterior, middle and posterior third.
 
     Raises:
         UndefinedHeightError: the body was drawn far too high or too low, so nothing worth stretching.
     """
     middle = sum(body.rows) / 2 - 1                    # one row was padded
-    outline = np.asarray(mask.any(axis=0))
+    outline = (gap.probability > 0.5).any(dim=0).numpy()
     columns, slices = extent(outline.any(axis=1)), extent(outline.any(axis=0))
     drawn = gap.probability[:, columns, slices]        # beyond it no row has a body, however it is stretched
-    drawn = drawn.masked_fill((drawn > 0.5) & ~torch.from_numpy(mask[:, columns, slices]), 0.0)
-    measured_mm, factor = third_heights_mm(body)[:len(THIRDS)], np.ones(len(THIRDS))
+    measured_mm, factor = drawn_mm, np.ones(len(THIRDS))
     best, least_mm = factor, np.inf
     for _ in range(ROUNDS):  # whole rows are measured, so that a round may overshoot: the best one is kept
         factor = factor * heights_mm / measured_mm
         if factor.min() < FACTOR_LIMITS[0] or factor.max() > FACTOR_LIMITS[1]:
             raise UndefinedHeightError("would have to be stretched too far")
         source = _source_rows(middle, _column_factors(body, factor)[columns])
-        _, measured_mm = measure((_body_at(drawn, source) > 0.5).numpy())
+        _, measured_mm = measure_drawn(_body_at(drawn, source))
         error_mm = float(np.abs(measured_mm - heights_mm).max())
         if error_mm < least_mm:
             best, least_mm = factor, error_mm
@@ -178,8 +186,8 @@ def _body_at(probability: Tensor, source: Tensor) -> Tensor:
 
 
 def centred(gap: DrawnGap) -> tuple[DrawnGap, int]:
-    """Move the body by whole rows to where closing the gap to its extent takes it from; tell that extent."""
-    top, bottom = row_extent(drawn_body(gap.probability))
+    """Move a body by whole rows to where closing the gap to its extent takes it from; tell that extent."""
+    top, bottom = row_extent((gap.probability > 0.5).numpy())
     shift = (GAP_ROWS - (bottom - top)) // 2 - top
     moved = DrawnGap(*(values.roll(shift, 0) for values in gap))
     return moved, bottom - top

@@ -63,13 +63,13 @@ class BaseModel(ABC):
         self.optimizers[name] = [adam, Muon(matrices, self._own_rate(rate))] if matrices else [adam]
 
     def compiled(self, work: Callable[..., T]) -> Callable[..., T]:
-        """Return a method of this model compiled, for which its first call takes a minute.
+        """Return a method of this model compiled; its first call takes a minute.
 
-        On a GPU, small kernels that do not wait for each other run as one.
+        Networks stay as they are, so that saved weights bear the same names, compiled or not.
         """
         if work.__name__ not in self.compilations:
-            self.compilations[work.__name__] = torch.compile(
-                work, dynamic=False, options={"combo_kernels": self.device.type == "cuda"})
+            options: Any = {"combo_kernels": self.device.type == "cuda"}  # small kernels run as one
+            self.compilations[work.__name__] = torch.compile(work, dynamic=False, options=options)
         return self.compilations[work.__name__]
 
     def _own_rate(self, rate: float) -> float | Tensor:

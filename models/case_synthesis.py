@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
     from models.slice_generation import Scan
 
 BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
-STEP_THREADS = 4         # at most, between passes: they hold each other up at Python's lock
+STEP_THREADS = 4         # that work between passes, at most: they hold each other up at Python's lock
 AHEAD, BEHIND = 2, 2     # cases per thread that are read before their turn, or still being written
 
 

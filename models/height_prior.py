@@ -116,7 +116,7 @@ class HeightPrior:
         """Return the covariance between the log measures of levels, (K rows, K columns)."""
         correlation = self.memory ** _distances(rows, columns)             # (rows, columns)
         blocks = self.person[:, None] + correlation[:, None, :, None] * self.own[:, None]
-        return blocks.reshape(len(rows) * len(self.own), -1)
+        return blocks.reshape(len(rows) * len(self.own), len(columns) * len(self.own))
 
     def summary(self) -> str:
         """Return how well it predicts: the spread of what a vertebra has of its own."""

@@ -15,12 +15,15 @@ class Head(nn.Module):
 def by_eights(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """On a GPU fill a convolution's input channels, and its weight's, up with zeros to a multiple of eight.
 
-    A GPU does so by itself, slowly. An image of one channel, moreover, passes for one in the other order of
-    memory, into which PyTorch then turns the features it is convolved to, and back.
+    A GPU does so by itself, slowly. An image of one channel, moreover, counts as contiguous, channels first,
+    so that PyTorch would turn the features that it is convolved to into that order, and back.
 
     Args:
         images: (B, in, R, C).
         weight: (out, in, k, k).
+
+    Returns:
+        Both, with the same number of channels.
     """
     missing = -images.shape[1] % GPU_CHANNELS
     if not images.is_cuda or not missing:

@@ -88,7 +88,8 @@ class Pix2PixModel(BaseModel):
         if augmentation is not None:
             raw = augment(raw, augmentation)
         context = (rows.to(self.device, non_blocking=True) for rows in (context_above, context_below))
-        self.batch = (*raw, *context)
+        # dense, as a recording holds them: for views of the store a compiled step would be compiled anew
+        self.batch = tuple(tensor.contiguous() for tensor in (*raw, *context))
 
     def optimize_parameters(self) -> None:
         """Take one step with the batch that was set; one process on a GPU replays a recording."""
@@ -109,7 +110,7 @@ class Pix2PixModel(BaseModel):
             The losses.
         """
         self.batch = batch
-        self.build_sample()
+        self.seen, self.truth, self.body = self._part(self._sample)(*batch)
         output, composed = self._part(self._draw)()
         self.losses = {}
         if self.discriminators is not None:
@@ -119,7 +120,7 @@ class Pix2PixModel(BaseModel):
 
     def build_sample(self) -> None:
         """Build what the networks see and should draw, from the batch that was set."""
-        self.seen, self.truth, self.body = self._part(self._sample)(*self.batch)
+        self.seen, self.truth, self.body = self._sample(*self.batch)
 
     def _sample(self, *batch: Tensor) -> tuple[SliceInput, SliceTruth, Tensor]:
         """Return what the generator sees, what it should draw, and the body in the original frame."""

@@ -25,7 +25,8 @@ class RecordedStep:
         """Begin without a recording.
 
         Args:
-            work: one step. It takes tensors on the GPU, waits for nothing, and returns its losses.
+            work: one step. It takes tensors on the GPU, waits for nothing, compiles nothing once it has
+                been taken for a shape, and returns its losses.
             device: the GPU.
         """
         self.work, self.stream = work, torch.cuda.Stream(device)

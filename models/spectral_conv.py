@@ -1,7 +1,7 @@
 """The published network's layers: spectrally normalised convolutions, their norms worked out all at once."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ class SpectralConv(nn.Module):
     """A spectrally normalised convolution and its activation (Miyato et al. 2018, arXiv:1802.05957).
 
     It keeps torch's first interface of the normalisation, whose parameters are named `weight_orig`,
-    `weight_u` and `weight_v`, because published weights carry those names.
+    `weight_u` and `weight_v`, because published weights carry those names. The convolution itself is never
+    called, so torch's hook does not run, and `conv.weight` is stale until the norm is folded into it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1,
@@ -59,23 +60,26 @@ class SpectralConv(nn.Module):
 Weights = Mapping[SpectralConv, Tensor]
 
 
-def normalised_weights(layers: Iterable[SpectralConv]) -> Weights:
+def normalised_weights(layers: Sequence[SpectralConv]) -> Weights:
     """Return the layers' weights divided by their spectral norms; in training these take a step of iteration.
 
     All at once, as matrices filled up with zeros to one size: norm by norm, a GPU would spend longer on
     starting the work than on doing it. In full precision always, also under autocast. A layer whose norm has
     been folded into its weight keeps that.
     """
-    weights = {layer: layer.conv.weight for layer in layers}
-    normed = [layer for layer in weights if hasattr(layer.conv, "weight_orig")]
+    normed = [layer for layer in layers if hasattr(layer.conv, "weight_orig")]
+    weights = {layer: layer.conv.weight for layer in layers if layer not in normed}
     if normed:
-        with torch.autocast(weights[normed[0]].device.type, enabled=False):
+        with torch.autocast(normed[0].conv.get_buffer("weight_u").device.type, enabled=False):
             weights |= zip(normed, _divided([layer.conv for layer in normed]), strict=True)
     return weights
 
 
 def _divided(convs: Sequence[nn.Conv2d]) -> list[Tensor]:
-    """Return weights divided by their norms, which come by power iteration: W^T left, then W right."""
+    """Return weights divided by their norms, which come by power iteration: W^T left, then W right.
+
+    Sums of products rather than matrix products, which a GPU would take in TF32.
+    """
     own_lefts = [conv.get_buffer("weight_u") for conv in convs]                    # (out,) each
     own_rights = [_as_kernel(conv, conv.get_buffer("weight_v")) for conv in convs]  # (k, k, in) each
     matrices = _filled([conv.get_parameter("weight_orig").permute(0, 2, 3, 1).flatten(1) for conv in convs])
@@ -85,7 +89,7 @@ def _divided(convs: Sequence[nn.Conv2d]) -> list[Tensor]:
         with torch.no_grad():
             rights = functional.normalize((matrices * lefts[:, :, None]).sum(1), dim=1, eps=NORM_FLOOR)
             lefts = functional.normalize((matrices * rights[:, None]).sum(2), dim=1, eps=NORM_FLOOR)
-            for own, filled in [*zip(own_lefts, lefts, strict=True), *zip(own_rights, rights, strict=True)]:
+            for own, filled in zip((*own_lefts, *own_rights), (*lefts, *rights), strict=True):
                 own.copy_(filled[:own.numel()].view_as(own))
     norms = ((matrices * rights[:, None]).sum(2) * lefts).sum(1)
     divided = (matrices / norms[:, None, None]).unbind()

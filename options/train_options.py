@@ -99,7 +99,7 @@ class TrainOptions(BaseOptions):
         add("--continue_train", action="store_true", help="go on exactly where the run of this name stopped")
         add("--stop_after", type=whole_number(1),
             help="stop and save after so many steps of this call, to go on later with --continue_train")
-        add("--compile", action="store_true", help="compile the first step before it is taken, which "
+        add("--compile", action="store_true", help="compile the step when the first is taken, which "
             "takes minutes; needs a C++ compiler")
         add("--eager", action="store_true", help="start a step's kernels one by one on a GPU too, as under "
             "torchrun, instead of replaying a recording of them (CUDA graph): slower, easier to debug")

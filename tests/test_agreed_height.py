@@ -12,9 +12,8 @@ from models.agreed_height import (
     HeadHeight,
     ImpliedHeight,
     agree,
-    drawn_body,
     fit_height,
-    measure,
+    measure_drawn,
 )
 from util.geometry import GAP_ROWS
 
@@ -41,7 +40,7 @@ def box(top: int = 8, bottom: int = 32) -> DrawnGap:
 
 
 def thirds_mm(gap: DrawnGap) -> np.ndarray:
-    return measure(drawn_body(gap.probability))[1]
+    return measure_drawn(gap.probability)[1]
 
 
 def body() -> DrawnGap:
@@ -87,7 +86,7 @@ def test_as_drawn_moves_by_whole_rows_alone():
 
 def test_a_second_smaller_piece_has_no_say():
     gap = box(8, 30)
-    gap.probability[2:38, 4:9, 8:20] = 1.0
+    gap.probability[34:38, 20:30, 8:20] = 1.0
     wanted = sure([26.0] * 3)
     fitted, alone = (fit_height(each, wanted, NO_HEAD) for each in (gap, box(8, 30)))
     assert thirds_mm(fitted.gap) == pytest.approx([26.0] * 3, abs=0.3)
@@ -112,9 +111,9 @@ def test_what_was_hardly_drawn_is_left_to_the_head():
 
 def test_two_witnesses_are_weighed_by_their_doubts():
     """The box of 24 rows, with the head's extent of 30, says 30; the other vertebrae say 20."""
-    level, _ = measure(drawn_body(box().probability))
+    level = measure_drawn(box().probability)
     implied = ImpliedHeight(np.log([20.0] * 3), np.full(3, 0.002))
-    assert agree(implied, level, HeadHeight(30.0)) == pytest.approx([20.0] * 3)        # never validated
-    assert agree(implied, level, HeadHeight(30.0, 0.002)) == pytest.approx([600**0.5] * 3)
+    assert agree(implied, *level, HeadHeight(30.0)) == pytest.approx([20.0] * 3)        # never validated
+    assert agree(implied, *level, HeadHeight(30.0, 0.002)) == pytest.approx([600**0.5] * 3)
     certain = ImpliedHeight(implied.log_mm, np.zeros(3))
-    assert agree(certain, level, HeadHeight(30.0, 0.002)) == pytest.approx([20.0] * 3)
+    assert agree(certain, *level, HeadHeight(30.0, 0.002)) == pytest.approx([20.0] * 3)

@@ -11,6 +11,7 @@ from box_scan import box_scan
 from box_spine import BoxCohort, write_box_cohort
 from slice_boxes import boxes, joined, noisy
 from test_networks import painted_input, wake
+from torch.nn import functional
 
 import eval_3d_sagittal_twostage
 import train
@@ -23,10 +24,12 @@ from data.slice_input import RawSlices, SliceInput
 from models import create_model
 from models.generator import GENERATORS, build_generator
 from models.iterative_inference import synthesize
+from models.layers import by_eights
 from models.pix2pix_model import Pix2PixModel
 from models.plane_model import PlaneModel, prepare_for_inference
 from models.recorded_step import WARM_STEPS
 from models.shared_passes import run_alone
+from models.spectral_conv import SpectralConv, normalised_weights
 from options.train_options import TrainOptions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -76,6 +79,25 @@ def test_generators_draw_the_same(kind: str) -> None:
         found = network.cuda()(SliceInput(*(field.cuda() for field in seen)))
     for name, one, other in zip(expected._fields, expected, found, strict=True):
         torch.testing.assert_close(other.cpu(), one, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 9])
+def test_channels_by_eights_convolve_the_same(channels: int) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, channels, 12, 10, device="cuda")
+    weight = torch.randn(4, channels, 3, 3, device="cuda")
+    filled = by_eights(images, weight)
+    assert [each.shape[1] for each in filled] == [-(-channels // 8) * 8] * 2
+    found, expected = (functional.conv2d(*each, padding=1) for each in (filled, (images, weight)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_spectral_norms_keep_full_precision_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = SpectralConv(3, 4).cuda().eval()
+    expected = normalised_weights([layer])[layer]
+    with torch.autocast("cuda", torch.bfloat16):
+        assert torch.equal(normalised_weights([layer])[layer], expected)
 
 
 @pytest.mark.parametrize("flags", [("--netG=published",), ("--netG=residual",)])
@@ -154,7 +176,7 @@ def test_a_vertebra_is_restored_alike() -> None:
     assert np.abs(one.scan.ct.astype(int) - other.scan.ct).mean() < 0.1
 
 
-@pytest.mark.parametrize("flags", [[], ["--amp", "--cache=memory", "--netG=published"]])
+@pytest.mark.parametrize("flags", [[], ["--compile"], ["--amp", "--cache=memory", "--netG=published"]])
 def test_a_run_goes_on_and_its_generator_restores(cohort: BoxCohort, tmp_path: Path,
                                                   flags: list[str]) -> None:
     flags = [*cohort.flags, *SMALL, f"--checkpoints_dir={tmp_path}", "--name=gpu", "--device=cuda",

@@ -2,10 +2,12 @@
 
 from argparse import Namespace
 from copy import deepcopy
-from functools import partial
+from pathlib import Path
 
 import pytest
+import small_training
 import torch
+from box_spine import write_box_cohort
 from test_networks import painted_input, wake
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,9 +17,10 @@ from benchmarks.contextual_attention import plain_contextual_attention
 from benchmarks.plain_generator import plain_generator
 from benchmarks.plain_step import PlainStep
 from benchmarks.train_step import build_options, painted_slices, relative_differences, settle
+from data.integrity import read_cohort_slices
 from models import base_model, create_model
 from models.contextual_attention import ContextualAttention
-from models.generator import build_generator
+from models.generator import GENERATORS, build_generator
 from models.pix2pix_model import Pix2PixModel
 from models.spectral_conv import SpectralConv, convolve_jointly, normalised_weights
 from util.errors import InputError
@@ -187,10 +190,20 @@ def test_a_run_without_fused_optimisers_goes_on() -> None:
         assert one == pytest.approx(other, rel=1e-3)
 
 
-def test_compiled_networks_learn_the_same_and_save_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace what is to be compiled, in one piece, but do not build it: quick."""
+    compiled = torch.compile
     monkeypatch.setattr(base_model, "check_compiler", lambda device: None)
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, not built: quick
-    runs = {flags: model_with_batch("--netG=residual", *flags) for flags in ((), ("--compile",))}
+    monkeypatch.setattr(torch, "compile", lambda work, dynamic, options: compiled(
+        work, dynamic=dynamic, backend="eager", fullgraph=True))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_compiled_step_learns_the_same_and_saves_the_same_names(monkeypatch: pytest.MonkeyPatch,
+                                                                  kind: str) -> None:
+    runs = {flags: model_with_batch(f"--netG={kind}", *flags) for flags in ((), ("--compile",))}
     plain, compiled = (losses_of(model, 2) for model in runs.values())
     assert plain == [pytest.approx(losses, rel=1e-4) for losses in compiled]
     assert [len(model.compilations) for model in runs.values()] == [0, 4]
@@ -201,6 +214,17 @@ def test_compiled_networks_learn_the_same_and_save_the_same_names(monkeypatch: p
     states = [model.state()["networks"] for model in runs.values()]
     assert {name: list(state) for name, state in states[0].items()} == {
         name: list(state) for name, state in states[1].items()}
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_recording_compiles_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cohort = write_box_cohort(tmp_path, patients=5, labels=(19, 20))
+    store = read_cohort_slices(small_training.parse(cohort)).train
+    model = small_training.model_with_batch(cohort, store, "--compile")
+    for _ in range(2):
+        model.optimize_parameters()
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    model._take_step(*(tensor.clone() for tensor in model.batch))  # as `Recording` holds them
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import os
 
 from util.errors import InputError
 
-MOST_HOST_THREADS = 8  # of each kind beside a GPU: more would wait for Python's lock
+MOST_HOST_THREADS = 8  # that read, and that write, beside a GPU: more would wait for Python's lock
 
 
 def choose_device(name: str) -> str:
@@ -43,7 +43,7 @@ def share_cores(jobs: int, threads: int | None) -> int | None:
 
 
 def host_threads(kind: str, cores: int | None) -> int:
-    """Return how many threads of a process read, as many that write, and as many that work between passes.
+    """Return how many threads of a process read, and as many that write.
 
     Args:
         kind: `cpu`, whose cores the networks need, or `cuda`.
