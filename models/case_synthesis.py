@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from models import synthesis_records as records
-from util.device import host_threads
+from util.device import MOST_STEP_THREADS, host_threads
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 from util.nifti_file import is_whole
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import and the parser does not nee
     from models.slice_generation import Scan
 
 BATCH_SLICES = {"cpu": 16, "cuda": 256}  # a GPU is filled by several vertebrae, caches by half a one
-STEP_THREADS = 4         # that work between passes, at most: they hold each other up at Python's lock
 AHEAD, BEHIND = 2, 2     # cases per thread that are read before their turn, or still being written
 
 
@@ -185,7 +184,7 @@ def synthesize_cases(settings: SynthesisSettings, digest: str,
     count = host_threads(kind, settings.threads) if len(cases) > 1 else 1
     batch_slices = settings.batch_slices or BATCH_SLICES[kind]
     with ThreadPoolExecutor(count) as reader, ThreadPoolExecutor(count) as writer, \
-            ThreadPoolExecutor(min(count, STEP_THREADS)) as pool:
+            ThreadPoolExecutor(min(count, MOST_STEP_THREADS)) as pool:
         torch.set_num_threads(1 if count > 1 else settings.threads or usual)
         loaded = ahead(reader, partial(_begin, settings, models), cases, AHEAD * count)
         tasks = ((case, _steps(reading)) for case, reading in loaded)

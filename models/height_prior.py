@@ -14,7 +14,6 @@ what the others say are taken for fractured and left out, whether anybody has gr
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +33,12 @@ NORMAL_SD = 1.2533                     # of a normal distribution, in units of i
 LEAST_DOUBT = 1e-4                     # 1 %
 ITERATIONS = 30                        # of the expectation-maximisation
 HEIGHTS = slice(len(THIRDS))           # among the measures
+
+# Where each level lies along the spine, in levels. T13 and L6 lie half a level below the vertebra above: T12
+# and L1 are one level apart, with T13 or without.
+PLACES = {label: sum(other not in OPTIONAL_LABELS for other in ANATOMICAL_ORDER[:count])
+                 - (0.5 if label in OPTIONAL_LABELS else 0.0)
+          for count, label in enumerate(ANATOMICAL_ORDER)}
 
 # label -> (K,) mm: heights of the thirds, depth and width (`util.body_heights.body_measures`).
 Measures = Mapping[int, np.ndarray]
@@ -137,22 +142,9 @@ class HeightPrior:
                    np.array(content["person"]), np.array(content["own"]), float(content["memory"]))
 
 
-@cache
-def _places() -> dict[int, float]:
-    """Return where each level lies along the spine, in levels.
-
-    T13 and L6 lie half a level below the vertebra above: T12 and L1 are one level apart, with T13 or without.
-    """
-    common = [label for label in ANATOMICAL_ORDER if label not in OPTIONAL_LABELS]
-    places = {label: float(place) for place, label in enumerate(common)}
-    return places | {label: places[ANATOMICAL_ORDER[ANATOMICAL_ORDER.index(label) - 1]] + 0.5
-                     for label in OPTIONAL_LABELS}
-
-
 def _distances(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
     """Return how many levels apart vertebrae are, (rows, columns)."""
-    places = _places()
-    first, second = (np.array([places[label] for label in labels]) for labels in (rows, columns))
+    first, second = (np.array([PLACES[label] for label in labels]) for labels in (rows, columns))
     return np.abs(first[:, None] - second[None])
 
 

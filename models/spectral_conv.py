@@ -52,8 +52,7 @@ class SpectralConv(nn.Module):
         else:
             result = functional.conv2d(*by_eights(features, first), conv.bias, conv.stride, conv.padding,
                                        conv.dilation)
-        for plane, own in zip(planes, rest.unbind(1), strict=True):
-            result += functional.conv2d(*by_eights(plane, own[:, None]), padding=conv.padding)
+        add_planes(result, planes, rest)
         return self.activation(result) if self.activation else result
 
 
@@ -152,6 +151,18 @@ def convolve_enlarged(features: Tensor, weight: Tensor, bias: Tensor | None) -> 
     return functional.conv_transpose2d(features, sums.transpose(0, 1), bias, stride=2, padding=1)
 
 
+def add_planes(result: Tensor, planes: Sequence[Tensor], weight: Tensor) -> None:
+    """Add to a convolution's result what the planes beside its features give.
+
+    Args:
+        result: (B, out, R, C); overwritten.
+        planes: P of them, (B, 1, R, C) each.
+        weight: (out, P, k, k).
+    """
+    for plane, own in zip(planes, weight.unbind(1), strict=True):
+        result += functional.conv2d(*by_eights(plane, own[:, None]), padding=own.shape[-1] // 2)
+
+
 def convolve_jointly(weights: Weights, layers: Sequence[SpectralConv], features: Tensor,
                      *planes: Tensor) -> list[Tensor]:
     """Return what several 3x3 layers of one output channel, without activation, make of the same input.
@@ -169,6 +180,5 @@ def convolve_jointly(weights: Weights, layers: Sequence[SpectralConv], features:
     bias = torch.cat([layer.conv.bias for layer in layers if layer.conv.bias is not None])
     first, rest = weight.tensor_split([features.shape[1]], 1)
     result = functional.conv2d(features, first, bias, padding=1)
-    for plane, own in zip(planes, rest.unbind(1), strict=True):
-        result += functional.conv2d(*by_eights(plane, own[:, None]), padding=1)
+    add_planes(result, planes, rest)
     return list(result.split(1, 1))

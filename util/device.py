@@ -5,6 +5,7 @@ import os
 from util.errors import InputError
 
 MOST_HOST_THREADS = 8  # that read, and that write, beside a GPU: more would wait for Python's lock
+MOST_STEP_THREADS = 4  # that work between passes, which hold that lock for longer
 
 
 def choose_device(name: str) -> str:
@@ -43,7 +44,7 @@ def share_cores(jobs: int, threads: int | None) -> int | None:
 
 
 def host_threads(kind: str, cores: int | None) -> int:
-    """Return how many threads of a process read, and as many that write.
+    """Return how many threads of a process read, and as many that write; see MOST_STEP_THREADS for the rest.
 
     Args:
         kind: `cpu`, whose cores the networks need, or `cuda`.
