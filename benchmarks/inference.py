@@ -7,16 +7,17 @@ vertebra its slices go through the network one at a time. The network of `infere
 (256 columns, random weights: its cost does not depend on them), in the plain loop with its plain layers and
 spectral norms that are worked out for every slice. That of `inference_default_cpu` is the shipped one, both
 planes fused. Both sides share the code that turns what was drawn into volumes. The plain loop has all cores
-for its one network; the fast side is eval_3d_sagittal_twostage.py with `--jobs`, on the CPU, the start of its
-processes included, or one process with several threads on a GPU. `inference_cpu_amp` and `inference_gpu` are
-the published network with `--amp` against the plain loop in full precision.
+for its one network; the fast side is eval_3d_sagittal_twostage.py with `--jobs`, the start of its processes
+included on the CPU, and left out on a GPU, which has a row for one process with several threads as well.
+`inference_cpu_amp` and `inference_gpu` are the published network with `--amp` against the plain loop in full
+precision.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from util.stage import run_stage
 from util.steps import ROOT
 from util.vertebrae import split_case
 from util.volume import STRAIGHTENED_SHAPE, Volume, crop_columns, pad_columns, read_volume, write_volume
+from util.workers import answers, local_workers
 
 if TYPE_CHECKING:
     from models.case_synthesis import SynthesisSettings
@@ -58,11 +60,20 @@ class Network:
     cpu_batch_slices: int
     is_published: bool
 
-    def precisions(self, kind: str) -> tuple[bool, ...]:
-        """Return with which settings of `--amp` it is measured on a kind of device."""
-        if not self.is_published:
-            return (False,)
-        return (True,) if kind == "gpu" else (False, True)
+    def ways(self, kind: str, jobs: int) -> list["Way"]:
+        """Return how its fast side is measured on a kind of device."""
+        if kind == "cpu":
+            return [Way("", False, jobs)] + [Way("_amp", True, jobs)] * self.is_published
+        alone = Way("", self.is_published, 1)
+        return [alone] + [Way("_jobs", alone.amp, jobs)] * (jobs > 1)
+
+
+class Way(NamedTuple):
+    """How a fast side is measured; its suffix is that of the row."""
+
+    suffix: str
+    amp: bool
+    jobs: int
 
 
 @dataclass(frozen=True)
@@ -106,38 +117,52 @@ def compare(network: Network, data: PhantomData, settings: Settings) -> list[Row
     cases = data.cases()
     many = cases if kind == "gpu" else spread(cases, network.fast_vertebrae)
     few = spread(many, network.plain_vertebrae)
-    jobs = settings.jobs if kind == "cpu" else 1
     plain = synthesis_settings(network, data, settings, "plain")
     planes = plain_models(network, settings.device)
     if kind == "gpu":
         run_plain(planes, plain, few[:1])  # what a GPU sets up once is not measured
     plain_s = seconds(lambda: run_plain(planes, plain, few), settings.device) / len(few)
     rows = []
-    for amp in network.precisions(kind):
-        fast = replace(synthesis_settings(network, data, settings, f"fast{'_amp' * amp}"), amp=amp)
-        fast_s = fast_seconds(fast, network.stage, many, jobs)
-        equal, equality = differences(plain.output, fast.output, few).judged(amp)
-        stage = f"{network.stage}_{kind}" + "_amp" * (amp and kind == "cpu")
-        details = {"vertebrae": len(many), "planes": len(planes), "jobs": jobs, "amp": amp,
+    for way in network.ways(kind, settings.jobs):
+        fast = replace(synthesis_settings(network, data, settings, f"fast{way.suffix}"), amp=way.amp)
+        measure_fast = script_seconds if kind == "cpu" or way.jobs == 1 else started_jobs_seconds
+        fast_s = measure_fast(fast, many, way.jobs)
+        equal, equality = differences(plain.output, fast.output, few).judged(way.amp)
+        details = {"vertebrae": len(many), "planes": len(planes), "jobs": way.jobs, "amp": way.amp,
                    "batch_slices": fast.batch_slices or "by device"}
-        rows.append(Row(stage, plain_s, fast_s, "vertebra", equal, equality, details))
+        rows.append(Row(f"{network.stage}_{kind}{way.suffix}", plain_s, fast_s, "vertebra", equal, equality,
+                        details))
     return rows
 
 
-def fast_seconds(fast: "SynthesisSettings", title: str, cases: Sequence[str], jobs: int) -> float:
+def script_seconds(fast: "SynthesisSettings", cases: Sequence[str], jobs: int) -> float:
     """Time the script's own course; return seconds per case. What a GPU sets up once is not measured."""
     from models.case_synthesis import recipe, synthesize_case, synthesize_cases
 
     digest = recipe(fast)
 
     def run() -> None:
-        status = run_stage(title, partial(synthesize_case, fast, digest), cases, lambda case: False,
+        status = run_stage("inference", partial(synthesize_case, fast, digest), cases, lambda case: False,
                            jobs=jobs, together=partial(synthesize_cases, fast, digest))
         assert status == 0
 
     if fast.device != "cpu":
         run()
     return seconds(run, fast.device) / len(cases)
+
+
+def started_jobs_seconds(fast: "SynthesisSettings", cases: Sequence[str], jobs: int) -> float:
+    """Time processes that have started and done each case once; return seconds per case."""
+    from models.case_synthesis import recipe, synthesize_case
+
+    work = partial(synthesize_case, fast, recipe(fast))
+    with local_workers(jobs) as client:
+
+        def run() -> None:
+            assert not [failure for *_, failure in answers(client, work, cases) if failure]
+
+        run()
+        return seconds(run) / len(cases)
 
 
 def spread(cases: Sequence[str], count: int) -> list[str]:

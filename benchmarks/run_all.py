@@ -52,10 +52,11 @@ def chosen_places(args: argparse.Namespace) -> Iterator[tuple[Settings, Sequence
 
 
 def forget_settings() -> None:
-    """Undo what a benchmark has set in PyTorch for its whole process, as training does."""
+    """Undo what a benchmark has set in PyTorch for its whole process, as training and inference do."""
     import torch
 
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
 
 

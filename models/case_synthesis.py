@@ -107,6 +107,8 @@ def _load_models(versions: tuple[FileVersion, ...], device: str, amp: bool) -> M
     from models.plane_model import PlaneModel, prepare_for_inference
     from util.device import choose_device
 
+    # TF32 keeps ten bits: heights would depend on the GPU, and on how many slices go through it together.
+    torch.backends.cudnn.allow_tf32 = False
     place = torch.device(choose_device(device))
     checkpoints = [version.path for version in versions]
     loaded = [load_generator(path, place) for path in checkpoints]

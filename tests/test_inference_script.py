@@ -175,6 +175,13 @@ def test_two_planes_are_fused(cohort, checkpoints, tmp_path):
     assert float(row["height_mm"]) == pytest.approx(mean, abs=2e-3)
 
 
+def test_inference_does_without_tf32(checkpoints, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    case_synthesis._load_models.cache_clear()
+    case_synthesis.load_models((checkpoints["sagittal"],), "cpu", amp=False)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_cases_in_several_threads_give_the_same_files(cohort, checkpoints, tmp_path, monkeypatch):
     fused = f"--checkpoint_coronal={checkpoints['coronal']}"
     for threads in (1, 3):

@@ -16,7 +16,7 @@ from benchmarks.comparison import (
     table,
     write_rows,
 )
-from benchmarks.inference import Difference, differences
+from benchmarks.inference import Difference, Network, Way, differences
 from benchmarks.rhlv import PlainBody, plain_map, plain_thirds
 from benchmarks.run_all import GPU_MODULES, MODULES, build_parser, chosen_places
 from benchmarks.run_all import main as run_all
@@ -115,6 +115,13 @@ def test_inference_in_bfloat16_is_judged_by_the_mean_and_else_by_the_greatest_di
     assert not Difference(200, 3.0, 0.0).judged(amp=True)[0]
     assert not Difference(1, 0.1, 0.05).judged(amp=True)[0]
     assert Difference(1, 0.1, 0.0).judged(amp=False)[0]
+
+
+def test_a_gpu_is_measured_with_one_process_and_with_several():
+    published, shipped = (Network("inference", (), 1, 1, 1, is_published) for is_published in (True, False))
+    assert published.ways("gpu", jobs=8) == [Way("", True, 1), Way("_jobs", True, 8)]
+    assert shipped.ways("gpu", jobs=1) == [Way("", False, 1)]
+    assert published.ways("cpu", jobs=2) == [Way("", False, 2), Way("_amp", True, 2)]
 
 
 def test_two_results_differ_by_their_voxels_in_the_restored_rows(tmp_path):
