@@ -13,20 +13,29 @@ class Head(nn.Module):
 
 
 def by_eights(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """On a GPU fill a convolution's input channels, and its weight's, up with zeros to a multiple of eight.
+    """On a GPU fill a convolution's input channels up to a multiple of eight: it does so by itself, slowly.
 
-    A GPU does so by itself, slowly. An image of one channel, moreover, counts as contiguous, channels first,
-    so that PyTorch would turn the features that it is convolved to into that order, and back.
+    Args, returns: see `fill_channels`.
+    """
+    return fill_channels(images, weight, GPU_CHANNELS) if images.is_cuda else (images, weight)
+
+
+def fill_channels(images: Tensor, weight: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """Fill a convolution's input channels, and its weight's, up with zeros.
+
+    An image of one channel counts as contiguous, channels first. So PyTorch convolves it into that order,
+    and turns what it is added to, or goes into, from one order to the other.
 
     Args:
         images: (B, in, R, C).
         weight: (out, in, k, k).
+        multiple: of which the number of channels is to be one.
 
     Returns:
         Both, with the same number of channels.
     """
-    missing = -images.shape[1] % GPU_CHANNELS
-    if not images.is_cuda or not missing:
+    missing = -images.shape[1] % multiple
+    if not missing:
         return images, weight
     filled = functional.pad(images, (0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
     return filled, functional.pad(weight, (0, 0, 0, 0, 0, missing))

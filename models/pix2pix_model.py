@@ -20,7 +20,15 @@ from models.base_model import BaseModel, set_requires_grad
 from models.discriminator import Discriminators
 from models.generator import build_generator
 from models.generator_output import GeneratorOutput
-from models.losses import ObjectiveWeights, edge_loss, gan_loss, masked_l1, relative_height_loss, soft_dice
+from models.losses import (
+    ObjectiveWeights,
+    edge_loss,
+    gan_loss,
+    masked_l1,
+    masked_l2,
+    relative_height_loss,
+    soft_dice,
+)
 from models.muon import hidden_matrices
 from models.recorded_step import RecordedStep
 from util.geometry import compose
@@ -175,9 +183,12 @@ class Pix2PixModel(BaseModel):
         """Return those of `objective_terms` that compare with the truth."""
         truth = self.truth
         everywhere = truth.ct.new_ones(1)  # outside the restored rows the composed CT equals the true one
+        coarse = self.compose_true(output.coarse_ct)
         terms = {
             "l1": lambda: masked_l1(composed, truth.ct, everywhere),
-            "coarse_l1": lambda: masked_l1(self.compose_true(output.coarse_ct), truth.ct, everywhere),
+            "coarse_l1": lambda: masked_l1(coarse, truth.ct, everywhere),
+            "l2": lambda: masked_l2(composed, truth.ct, everywhere),
+            "coarse_l2": lambda: masked_l2(coarse, truth.ct, everywhere),
             "body_dice": lambda: soft_dice(output.body, truth.body),
             "neighbours_dice": lambda: soft_dice(output.coarse_neighbours, truth.neighbours),
             "edge": lambda: edge_loss(output.body, truth.body),

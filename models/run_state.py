@@ -178,10 +178,11 @@ class RunState:
             networks[name].keys() == network.state_dict().keys()
             for name, network in self.model.networks.items())
 
-    def _tell_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _tell_changes(self, before: dict[str, Any], now: Mapping[str, Any]) -> None:
         """Warn of flags and weights that are not those of the run so far."""
-        names = [*TOLD, *(name for name in now if name.startswith("lambda_"))]
-        changed = [f"--{name} {before[name]} (now {now[name]})" for name in names
+        weights = [name for name in now if name.startswith("lambda_")]
+        before = dict.fromkeys(weights, 0.0) | before  # a run of an earlier version may lack a term
+        changed = [f"--{name} {before[name]} (now {now[name]})" for name in [*TOLD, *weights]
                    if name in before and before[name] != now[name]]
         if changed:
             _warn(f"flags have changed: {', '.join(changed)}")

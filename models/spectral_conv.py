@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import by_eights
+from models.layers import GPU_CHANNELS, by_eights, fill_channels
 
 NORM_FLOOR = 1e-12  # torch's; a vector of zeros stays one
 
@@ -160,7 +160,8 @@ def add_planes(result: Tensor, planes: Sequence[Tensor], weight: Tensor) -> None
         weight: (out, P, k, k).
     """
     for plane, own in zip(planes, weight.unbind(1), strict=True):
-        result += functional.conv2d(*by_eights(plane, own[:, None]), padding=own.shape[-1] // 2)
+        filled = fill_channels(plane, own[:, None], GPU_CHANNELS if plane.is_cuda else 2)
+        result += functional.conv2d(*filled, padding=own.shape[-1] // 2)
 
 
 def convolve_jointly(weights: Weights, layers: Sequence[SpectralConv], features: Tensor,

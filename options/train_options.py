@@ -14,6 +14,8 @@ TERMS = {
     "gan": "adversarial, mean of the three discriminators; 0 trains without them",
     "l1": "absolute difference of the restored rows, final CT",
     "coarse_l1": "absolute difference of the restored rows, coarse CT",
+    "l2": "squared difference of the restored rows, final CT",
+    "coarse_l2": "squared difference of the restored rows, coarse CT",
     "body_dice": "Dice of the restored body",
     "neighbours_dice": "Dice of the healthy neighbours",
     "edge": "edges of the soft body mask (EEM)",

@@ -10,6 +10,7 @@ from models.losses import (
     edge_loss,
     gan_loss,
     masked_l1,
+    masked_l2,
     relative_height_loss,
     sobel_edges,
     soft_dice,
@@ -35,6 +36,12 @@ def test_masked_l1_does_not_depend_on_the_batch(batch: int) -> None:
     image = torch.full((batch, 1, 8, 8), 0.5)
     published_term = 200 * masked_l1(image, torch.zeros_like(image), mask)
     assert published_term.item() == pytest.approx(12.5 * 10 * 0.5)
+
+
+def test_masked_l2_sums_squares_in_the_same_unit() -> None:
+    mask = box(4, 8)                                                     # 32 pixels
+    image = torch.full((3, 1, 16, 16), 0.5)
+    assert masked_l2(image, torch.zeros_like(image), mask).item() == pytest.approx(32 * 0.25 / 16)
 
 
 def test_soft_dice_counts_overlap() -> None:
@@ -91,5 +98,5 @@ def test_edge_loss_moves_a_blurred_mask_towards_the_truth() -> None:
 def test_published_weights() -> None:
     weights = ObjectiveWeights.for_generator("published")
     assert (weights.l1, weights.body_dice, weights.neighbours_dice, weights.edge) == (200, 15, 10, 800)
-    assert weights.gan / 3 == pytest.approx(1 / 6)
+    assert weights.gan / 3 == pytest.approx(1 / 6) and weights.l2 == weights.coarse_l2 == 0
     assert ObjectiveWeights.for_generator("residual") == ObjectiveWeights.default()

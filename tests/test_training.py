@@ -17,7 +17,7 @@ from models.checkpoint import load_generator, load_state, save_generator, save_s
 from models.run_state import RunState
 from options.train_options import TERMS
 from util.errors import InputError
-from util.paths import read_json
+from util.paths import read_json, write_json
 from util.run_log import curve, read_lines
 
 
@@ -111,6 +111,16 @@ def test_a_run_goes_on_with_its_own_flags_only(boxes: BoxCohort, whole_run: Path
         run(boxes, whole_run.parent, "whole", "--continue_train", "--ngf=4")
     with pytest.raises(InputError, match="--lambda_gan"):
         run(boxes, whole_run.parent, "whole", "--continue_train", "--lambda_gan=0")
+
+
+def test_a_run_that_lacks_a_term_of_today_is_told(boxes: BoxCohort, whole_run: Path, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(whole_run, tmp_path / "whole")
+    options = read_json(tmp_path / "whole" / "options.json")
+    write_json(tmp_path / "whole" / "options.json",
+               {name: value for name, value in options.items() if name != "lambda_l2"})
+    assert run(boxes, tmp_path, "whole", "--max_steps=7", "--continue_train") == 0
+    assert "--lambda_l2 0.0 (now 0.9)" in capsys.readouterr().err
 
 
 def test_a_run_tells_with_what_else_it_goes_on(boxes: BoxCohort, whole_run: Path, tmp_path: Path,
