@@ -71,11 +71,12 @@ def write_heatmap(
     """Writes the heatmap of one straightened case."""
     from Attention.volume_heatmap import volume_heatmap
     from data.straightened import read_straightened
-    from util.device import choose_device
+    from util.device import choose_device, use_full_precision
     from util.origin_records import recorded
     from util.paths import heatmap_path, heatmap_record
     from util.volume import Volume, write_volume
 
+    use_full_precision()
     origin = origin_of(case, dataroot, checkpoint)
     classifier, settings = _classifier(file_version(checkpoint), device)
     ct, label = read_straightened(dataroot, case)

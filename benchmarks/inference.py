@@ -7,10 +7,9 @@ vertebra its slices go through the network one at a time. The network of `infere
 (256 columns, random weights: its cost does not depend on them), in the plain loop with its plain layers and
 spectral norms that are worked out for every slice. That of `inference_default_cpu` is the shipped one, both
 planes fused. Both sides share the code that turns what was drawn into volumes. The plain loop has all cores
-for its one network; the fast side is eval_3d_sagittal_twostage.py with `--jobs`, the start of its processes
-included on the CPU, and left out on a GPU, which has a row for one process with several threads as well.
-`inference_cpu_amp` and `inference_gpu` are the published network with `--amp` against the plain loop in full
-precision.
+for its one network; the fast side is eval_3d_sagittal_twostage.py with `--jobs`, on a GPU also with one
+process and several threads. Neither side's start counts. `inference_cpu_amp`, `inference_gpu` and
+`inference_gpu_jobs` are the published network with `--amp` against the plain loop in full precision.
 """
 
 from collections.abc import Sequence
@@ -125,8 +124,7 @@ def compare(network: Network, data: PhantomData, settings: Settings) -> list[Row
     rows = []
     for way in network.ways(kind, settings.jobs):
         fast = replace(synthesis_settings(network, data, settings, f"fast{way.suffix}"), amp=way.amp)
-        measure_fast = script_seconds if kind == "cpu" or way.jobs == 1 else started_jobs_seconds
-        fast_s = measure_fast(fast, many, way.jobs)
+        fast_s = jobs_seconds(fast, many, way.jobs) if way.jobs > 1 else script_seconds(fast, many)
         equal, equality = differences(plain.output, fast.output, few).judged(way.amp)
         details = {"vertebrae": len(many), "planes": len(planes), "jobs": way.jobs, "amp": way.amp,
                    "batch_slices": fast.batch_slices or "by device"}
@@ -135,34 +133,52 @@ def compare(network: Network, data: PhantomData, settings: Settings) -> list[Row
     return rows
 
 
-def script_seconds(fast: "SynthesisSettings", cases: Sequence[str], jobs: int) -> float:
-    """Time the script's own course; return seconds per case. What a GPU sets up once is not measured."""
+def script_seconds(fast: "SynthesisSettings", cases: Sequence[str]) -> float:
+    """Time the script's own course in one process; what a GPU sets up once is not measured.
+
+    Returns:
+        Seconds per case.
+    """
     from models.case_synthesis import recipe, synthesize_case, synthesize_cases
 
     digest = recipe(fast)
 
     def run() -> None:
         status = run_stage("inference", partial(synthesize_case, fast, digest), cases, lambda case: False,
-                           jobs=jobs, together=partial(synthesize_cases, fast, digest))
+                           together=partial(synthesize_cases, fast, digest))
         assert status == 0
 
+    load(fast)
     if fast.device != "cpu":
         run()
     return seconds(run, fast.device) / len(cases)
 
 
-def started_jobs_seconds(fast: "SynthesisSettings", cases: Sequence[str], jobs: int) -> float:
-    """Time processes that have started and done each case once; return seconds per case."""
+def jobs_seconds(fast: "SynthesisSettings", cases: Sequence[str], jobs: int) -> float:
+    """Time the processes of `--jobs`, once they have started, on a GPU also done each case once.
+
+    Returns:
+        Seconds per case.
+    """
     from models.case_synthesis import recipe, synthesize_case
 
     work = partial(synthesize_case, fast, recipe(fast))
-    with local_workers(jobs) as client:
+    with local_workers(min(jobs, len(cases))) as client:
 
         def run() -> None:
             assert not [failure for *_, failure in answers(client, work, cases) if failure]
 
-        run()
+        client.run(load, fast)
+        if fast.device != "cpu":
+            run()
         return seconds(run) / len(cases)
+
+
+def load(settings: "SynthesisSettings") -> None:
+    """Have this process load the networks, as the plain loop's are before it is timed."""
+    from models.case_synthesis import load_models
+
+    load_models(settings.checkpoints, settings.device, settings.amp)
 
 
 def spread(cases: Sequence[str], count: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from models import synthesis_records as records
-from util.device import MOST_STEP_THREADS, host_threads
+from util.device import MOST_STEP_THREADS, host_threads, use_full_precision
 from util.errors import InputError
 from util.lookahead import ahead, delayed
 from util.nifti_file import is_whole
@@ -90,9 +90,12 @@ def _restorable(settings: SynthesisSettings, case: str) -> set[int] | None:
 def load_models(checkpoints: tuple[Path, ...], device: str, amp: bool) -> Models:
     """Load one generator per plane; a process keeps them until other ones, or other files, are asked for.
 
+    From then on it computes in full precision (`use_full_precision`).
+
     Raises:
         InputError: a checkpoint is missing or foreign, or the planes or columns of two do not fit together.
     """
+    use_full_precision()
     return _load_models(tuple(map(file_version, checkpoints)), device, amp)
 
 
@@ -107,8 +110,6 @@ def _load_models(versions: tuple[FileVersion, ...], device: str, amp: bool) -> M
     from models.plane_model import PlaneModel, prepare_for_inference
     from util.device import choose_device
 
-    # TF32 keeps ten bits: heights would depend on the GPU, and on how many slices go through it together.
-    torch.backends.cudnn.allow_tf32 = False
     place = torch.device(choose_device(device))
     checkpoints = [version.path for version in versions]
     loaded = [load_generator(path, place) for path in checkpoints]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 GPU_CHANNELS = 8    # that a GPU's convolutions take at a time
+TWO_CHANNELS = 2    # one alone counts as contiguous, channels first
 GROUP_CHANNELS = 8  # channels that share a mean and a variance in a group norm
 
 
@@ -15,21 +16,23 @@ class Head(nn.Module):
 def by_eights(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """On a GPU fill a convolution's input channels up to a multiple of eight: it does so by itself, slowly.
 
-    Args, returns: see `fill_channels`.
+    Args:
+        images: (B, in, R, C).
+        weight: (out, in, k, k).
+
+    Returns:
+        Both, with the same number of channels.
     """
     return fill_channels(images, weight, GPU_CHANNELS) if images.is_cuda else (images, weight)
 
 
 def fill_channels(images: Tensor, weight: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
-    """Fill a convolution's input channels, and its weight's, up with zeros.
-
-    An image of one channel counts as contiguous, channels first. So PyTorch convolves it into that order,
-    and turns what it is added to, or goes into, from one order to the other.
+    """Fill a convolution's input channels, and its weight's, up with zeros to a multiple of a number.
 
     Args:
         images: (B, in, R, C).
         weight: (out, in, k, k).
-        multiple: of which the number of channels is to be one.
+        multiple: the number.
 
     Returns:
         Both, with the same number of channels.

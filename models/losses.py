@@ -35,7 +35,7 @@ def masked_l1(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_l2(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
-    """Return the squared difference summed over a mask, per sample, in the unit of `masked_l1`.
+    """Return the squared difference summed over a mask, per sample, and divided as in `masked_l1`.
 
     Args:
         image, truth, mask: as there.
@@ -89,7 +89,7 @@ class ObjectiveWeights:
     gan: float                  # of the mean over the three discriminators
     l1: float                   # masked L1 of the final CT, in the publication's unit
     coarse_l1: float            # masked L1 of the coarse CT
-    l2: float                   # masked squares of the final CT, likewise
+    l2: float                   # masked squares of the final CT
     coarse_l2: float            # masked squares of the coarse CT
     body_dice: float
     neighbours_dice: float

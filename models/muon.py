@@ -8,6 +8,7 @@ takes no convolutions, and reads its rate back from a GPU, which a recorded step
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from models.layers import Head
 
 LEAST_SIDE = 8          # rows or columns; a smaller one has no directions to speak of
-MOMENTUM = 0.8          # batches are small, and steps few: 0.95 lags behind (benchmarks/overfit.py)
+MOMENTUM = 0.8          # with few steps to take, the usual 0.95 lags behind (benchmarks/overfit.py)
+EARLIER_MOMENTUM = 0.95  # of saved runs that do not say theirs
 ADAM_SIZE = 0.2         # root mean square of Adam's steps, in learning rates (Liu et al., section 2.2)
 ROUNDS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values come to lie within about 0.7..1.2
@@ -40,7 +42,13 @@ class Muon(torch.optim.Optimizer):
             parameters: of two dimensions or more.
             rate: the learning rate, a tensor where a recorded step is to read it anew.
         """
-        super().__init__(parameters, {"lr": rate})
+        super().__init__(parameters, {"lr": rate, "momentum": MOMENTUM})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what was saved."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("momentum", EARLIER_MOMENTUM)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever evaluated
@@ -50,20 +58,21 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 alike[len(parameter), parameter[0].numel()].append(parameter)
             for shape, parameters in alike.items():
-                updates = orthogonalised(torch.stack([self._momentum(each) for each in parameters]))
+                ahead = [self._momentum(each, group["momentum"]) for each in parameters]
+                updates = orthogonalised(torch.stack(ahead))
                 updates = updates * (ADAM_SIZE * max(shape)**0.5 * group["lr"])
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.sub_(update.view_as(parameter))
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+    def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Take up a gradient; return the momentum that looks one step ahead, (rows, columns)."""
         assert parameter.grad is not None
         gradient = parameter.grad.flatten(1)
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
-        state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        return gradient.lerp(state["momentum"], MOMENTUM)
+        state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(state["momentum"], momentum)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

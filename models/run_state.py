@@ -21,7 +21,8 @@ from util.paths import make_folder, read_json, set_aside, write_json
 # Flags that decide what the saved numbers mean: a run goes on with the same ones or not at all.
 KEPT = ("model", "plane", "netG", "ngf", "ndf", "crop_cols", "attention", "healthy_max_grade", "augment",
         "batch_size", "seed", "optimizer", "beta1")
-EARLIER: dict[str, Any] = {"augment": [], "optimizer": "adam"}  # what runs did before the flag was there
+# What runs did before the flag was there.
+EARLIER: dict[str, Any] = {"augment": [], "optimizer": "adam", "lambda_l2": 0.0, "lambda_coarse_l2": 0.0}
 # Flags and settled weights that a run may go on with changed, on purpose or not: the change is told.
 TOLD = ("lr", "n_epochs", "n_epochs_decay", "max_steps", "amp", "dataroot", "heatmaps")
 
@@ -178,11 +179,10 @@ class RunState:
             networks[name].keys() == network.state_dict().keys()
             for name, network in self.model.networks.items())
 
-    def _tell_changes(self, before: dict[str, Any], now: Mapping[str, Any]) -> None:
+    def _tell_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Warn of flags and weights that are not those of the run so far."""
-        weights = [name for name in now if name.startswith("lambda_")]
-        before = dict.fromkeys(weights, 0.0) | before  # a run of an earlier version may lack a term
-        changed = [f"--{name} {before[name]} (now {now[name]})" for name in [*TOLD, *weights]
+        names = [*TOLD, *(name for name in now if name.startswith("lambda_"))]
+        changed = [f"--{name} {before[name]} (now {now[name]})" for name in names
                    if name in before and before[name] != now[name]]
         if changed:
             _warn(f"flags have changed: {', '.join(changed)}")

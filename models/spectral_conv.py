@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import GPU_CHANNELS, by_eights, fill_channels
+from models.layers import GPU_CHANNELS, TWO_CHANNELS, by_eights, fill_channels
 
 NORM_FLOOR = 1e-12  # torch's; a vector of zeros stays one
 
@@ -154,13 +154,16 @@ def convolve_enlarged(features: Tensor, weight: Tensor, bias: Tensor | None) -> 
 def add_planes(result: Tensor, planes: Sequence[Tensor], weight: Tensor) -> None:
     """Add to a convolution's result what the planes beside its features give.
 
+    A plane of one channel would be convolved into the order of memory that has channels first, and the sum
+    be taken across the two orders, which costs a processor five times as much.
+
     Args:
         result: (B, out, R, C); overwritten.
         planes: P of them, (B, 1, R, C) each.
         weight: (out, P, k, k).
     """
     for plane, own in zip(planes, weight.unbind(1), strict=True):
-        filled = fill_channels(plane, own[:, None], GPU_CHANNELS if plane.is_cuda else 2)
+        filled = fill_channels(plane, own[:, None], GPU_CHANNELS if plane.is_cuda else TWO_CHANNELS)
         result += functional.conv2d(*filled, padding=own.shape[-1] // 2)
 
 

@@ -49,6 +49,17 @@ def test_a_rate_that_is_a_tensor_is_read_in_every_step() -> None:
     assert (weight.diagonal() < 1).all()
 
 
+def test_a_saved_run_keeps_its_momentum_and_one_that_names_none_had_095() -> None:
+    optimizer = Muon([nn.Parameter(torch.ones(8, 8))], 0.01)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["momentum"] = 0.5
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    del saved["param_groups"][0]["momentum"]
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["momentum"] == 0.95
+
+
 def test_weak_directions_are_learned_as_fast_as_strong_ones() -> None:
     """Least squares whose directions differ thirtyfold, as far as steps along the gradient would."""
     strength = torch.logspace(0, -1.5, 8)

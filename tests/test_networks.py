@@ -11,7 +11,7 @@ from data.slice_input import SliceInput
 from models.contextual_attention import ContextualAttention, GapAttention, gap_rows, touches_gap
 from models.discriminator import BOX_PIXELS, Discriminators, NormalisedConv, PatchDiscriminator, crop_to_box
 from models.generator import GENERATORS, build_generator
-from models.layers import row_offset
+from models.layers import fill_channels, row_offset
 from models.residual_generator import column_means, height_rows
 from models.spectral_conv import elu_by_sigmoid_
 from util.errors import InputError
@@ -304,3 +304,14 @@ def test_crop_keeps_the_box_and_nothing_else() -> None:
     assert torch.equal(crop[1][crop[1] > 0].reshape(20, 10), image[1, 0, 0:20, 70:80])
     assert (crop[crop <= 0] == -1).all()
     assert (crop_to_box(image, torch.zeros_like(body)) == -1).all()
+
+
+@pytest.mark.parametrize(("channels", "multiple", "filled_to"), [(1, 2, 2), (3, 8, 8), (8, 8, 8)])
+def test_filled_channels_convolve_the_same_in_the_order_of_features(channels, multiple, filled_to):
+    torch.manual_seed(0)
+    images, weight = torch.randn(2, channels, 12, 10), torch.randn(4, channels, 3, 3)
+    filled = fill_channels(images, weight, multiple)
+    assert [each.shape[1] for each in filled] == [filled_to] * 2
+    found, expected = (functional.conv2d(*each, padding=1) for each in (filled, (images, weight)))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert channels == filled_to or found.is_contiguous(memory_format=torch.channels_last)

@@ -28,6 +28,17 @@ def choose_device(name: str) -> str:
     return name
 
 
+def use_full_precision() -> None:
+    """Have this process's convolutions and products keep all bits on a GPU, for results.
+
+    TF32 keeps ten: a result would depend on the device, and on how many slices go through it together.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+
+
 def share_cores(jobs: int, threads: int | None) -> int | None:
     """Return the threads of each job, `threads` where given, and make this process safe to fork for several.
 
