@@ -109,7 +109,7 @@ class ObjectiveWeights:
 
         The publication's L1 is a sum over thousands of pixels and outweighs the masks a hundredfold;
         here masks and height keep pace with it (benchmarks/short_run.py). Squares beside it bring the grey
-        values near in half the steps (benchmarks/overfit.py): while they are far off, their signs say little.
+        values near in two thirds of the steps (benchmarks/overfit.py): far off, signs alone say little.
         """
         return cls(gan=0.06, l1=0.3, coarse_l1=0.1, l2=0.9, coarse_l2=0.3, body_dice=2.0,
                    neighbours_dice=1.0, edge=20.0, height=10.0, coarse_height=10.0)
