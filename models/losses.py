@@ -30,8 +30,7 @@ def masked_l1(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
         image, truth: (B, C, R, W).
         mask: broadcastable to them, 1 where the difference counts.
     """
-    per_sample = ((image - truth).abs() * mask).flatten(1).sum(1)                  # (B,)
-    return per_sample.mean() / PUBLISHED_BATCH
+    return masked_sum((image - truth).abs(), mask)
 
 
 def masked_l2(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -40,7 +39,12 @@ def masked_l2(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     Args:
         image, truth, mask: as there.
     """
-    per_sample = ((image - truth).square() * mask).flatten(1).sum(1)               # (B,)
+    return masked_sum((image - truth).square(), mask)
+
+
+def masked_sum(differences: Tensor, mask: Tensor) -> Tensor:
+    """Return differences, (B, C, R, W), summed over a mask per sample, averaged, in the published unit."""
+    per_sample = (differences * mask).flatten(1).sum(1)                            # (B,)
     return per_sample.mean() / PUBLISHED_BATCH
 
 
